@@ -1,0 +1,1 @@
+"""vochid: the telephony daemon. Knows telephony; knows no CRM and no HTML."""

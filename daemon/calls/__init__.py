@@ -1,0 +1,1 @@
+"""Events to calls. Everything but feed.py and recorder.py is pure."""

@@ -1,0 +1,141 @@
+"""The facts of a PBX's calls: channels, dials, bridges, Local pairs. Pure data and the walk over it.
+
+A call is a graph, not a Linkedid: Linkedid changes when calls merge. Nothing here judges; rules.py does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# Bridges in which people talk; parking and queue holding are `holding`.
+TALKING_BRIDGES = frozenset({"basic", "base", "", "stasis"})
+
+
+@dataclass(slots=True)
+class Dial:
+    """One attempt to reach `dest`. `caller` is None for an originated leg."""
+
+    caller: str | None
+    dest: str
+    began_at: float
+    dial_string: str = ""
+    caller_exten: str = ""
+    caller_shown: str = ""
+    alerted_at: float | None = None
+    progress_at: float | None = None
+    ended_at: float | None = None
+    status: str | None = None
+    forwarded: bool = False
+
+
+@dataclass(slots=True)
+class Channel:
+    """One channel by Uniqueid; number, name, context and exten are those it was born with."""
+
+    uniqueid: str
+    name: str
+    linkedid: str
+    context: str
+    exten: str
+    number: str | None
+    caller_name: str | None
+    created_at: float
+    group: Group
+    was_born_called: bool = False  # born under another channel's Linkedid: it is being called
+    is_partial: bool = False  # first seen in mid-life
+    is_started: bool = False  # was seen in state Ring or Up: it acts, it does not only exist
+    up_at: float | None = None
+    ringing_at: float | None = None
+    ended_at: float | None = None
+    cause: int | None = None
+    hangup_requested_at: float | None = None
+    mailbox_at: float | None = None
+    pair: str | None = None
+    bridge: str | None = None
+    shown_as: str | None = None
+    dialled: Dial | None = None  # the latest dial that has this channel as its destination
+    dials: list[Dial] = field(default_factory=list)
+
+    @property
+    def is_local(self) -> bool:
+        """Local channels are plumbing, never a party."""
+        return self.name.startswith("Local/")
+
+    @property
+    def endpoint(self) -> str:
+        """`PJSIP/150-00000001` -> `150`."""
+        return self.name.partition("/")[2].rpartition("-")[0]
+
+
+@dataclass(slots=True)
+class Bridge:
+    """One bridge; members in order of entering."""
+
+    id: str
+    kind: str = "basic"
+    members: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Talk:
+    """A span in which the customer heard `person`; `end` is None while it lasts."""
+
+    person: str
+    start: float
+    end: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The channels that belong to one conversation, and what was seen of it."""
+
+    first_uniqueid: str
+    linkedid: str
+    started_at: float
+    channels: dict[str, Channel] = field(default_factory=dict)
+    dials: list[Dial] = field(default_factory=list)
+    talks: list[Talk] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
+    queue: str | None = None
+    abandoned_at: float | None = None
+    originated: bool = False
+    originate_exten: str | None = None
+    has_gap: bool = False
+    is_lost: bool = False
+    last_seen_at: float = 0.0
+    closed_at: float | None = None
+    consult: bool = False
+    saw_hangup_request: bool = False
+
+    def live(self) -> list[Channel]:
+        """Channels that are still up, Local ones too."""
+        return [channel for channel in self.channels.values() if channel.ended_at is None]
+
+
+class Graph:
+    """All live facts of one PBX."""
+
+    def __init__(self) -> None:
+        self.channels: dict[str, Channel] = {}
+        self.bridges: dict[str, Bridge] = {}
+
+    def reach(self, channel: Channel) -> list[Channel]:
+        """The real channels that hear `channel` now: over bridges, and through Local pairs from bridge to bridge."""
+        found: list[Channel] = []
+        seen_bridges: set[str] = set()
+        waiting = [channel]
+        while waiting:
+            current = waiting.pop()
+            bridge = self.bridges.get(current.bridge) if current.bridge else None
+            if bridge is None or bridge.id in seen_bridges or bridge.kind not in TALKING_BRIDGES:
+                continue
+            seen_bridges.add(bridge.id)
+            for uniqueid in bridge.members:
+                member = self.channels.get(uniqueid)
+                if member is None or member is channel:
+                    continue
+                if not member.is_local:
+                    found.append(member)
+                elif member.pair and (other := self.channels.get(member.pair)) is not None:
+                    waiting.append(other)
+        return found

@@ -1,0 +1,325 @@
+"""What the facts mean: direction, who is the customer, who talked, how it ended. Pure: facts in, record out."""
+
+from __future__ import annotations
+
+import uuid
+
+from daemon.calls.graph import Channel, Dial, Group, Talk
+from daemon.calls.view import PbxView
+from daemon.model.call import Call, Direction, Leg, LegKind, Result, Transfer
+from daemon.model.phone import to_e164
+
+ABANDON_TO_HANGUP_S = 0.5
+_NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
+
+# Q.850 causes. DialStatus alone does not tell these apart: a phone's 403 and 404 arrive as NOANSWER.
+_BUSY_CAUSES = frozenset({17})
+_REJECTED_CAUSES = frozenset({21, 29, 50, 55, 57, 87})
+_UNAVAILABLE_CAUSES = frozenset({1, 2, 3, 5, 6, 20, 22, 25, 27, 28, 34, 38, 41, 42, 44, 47, 58, 63, 65, 66, 69, 79, 88, 95, 96, 97, 98, 99, 100, 101, 102, 103, 111})
+
+
+def call_id(view: PbxView, first_uniqueid: str) -> str:
+    """A call's id: the same for the same (enterprise, pbx, boot, first uniqueid), on every node and after a restart."""
+    return str(uuid.uuid5(_NAMESPACE, "\0".join((view.enterprise, view.pbx, view.boot, first_uniqueid))))
+
+
+def is_external(channel: Channel, view: PbxView) -> bool:
+    """Whether a real channel leads out of the office. A dialled trunk carries the trunk's own context too."""
+    if channel.is_local:
+        return False
+    if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
+        return True
+    return extension_of(channel, view) is None
+
+
+def extension_of(channel: Channel, view: PbxView) -> str | None:
+    """The internal number behind a channel: its endpoint's name, else the number it was born with.
+
+    Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
+    """
+    if channel.is_local or view.is_trunk(channel.name):
+        return None
+    if view.is_extension(channel.endpoint):
+        return channel.endpoint
+    return channel.number if view.is_extension(channel.number) else None
+
+
+class Judgement:
+    """Everything derived from one group's facts, each thing once."""
+
+    def __init__(self, group: Group, view: PbxView) -> None:
+        self.group = group
+        self.view = view
+        real = [channel for channel in group.channels.values() if not channel.is_local]
+        self.externals = [channel for channel in real if is_external(channel, view)]
+        self.internals = [channel for channel in real if channel not in self.externals]
+        self.arrived = [channel for channel in self.externals if _arrived(channel)]
+        self.initiator = self._initiator()
+        self.direction = self._direction()
+        self.customers = self._customers()
+
+    # -- who ---------------------------------------------------------------------------------------------------------
+
+    def _initiator(self) -> Channel | None:
+        if self.arrived:
+            return None
+        for channel in self.internals:
+            if channel.dialled is None and not _is_called(channel):
+                return channel
+        if self.group.originated:
+            return self.internals[0] if self.internals else None
+        return None
+
+    def _direction(self) -> Direction:
+        if self.arrived:
+            return Direction.IN
+        if self.group.originated:
+            return Direction.OUT
+        first = self.initiator
+        if first is not None and self.view.is_extension(first.exten):
+            return Direction.INTERNAL
+        if self.externals:
+            return Direction.OUT
+        return Direction.OUT if first is not None and self.view.is_phone(first.exten) else Direction.INTERNAL
+
+    def _customers(self) -> list[Channel]:
+        """The channels that are the customer, one after the other (reserve trunks); for an internal call its initiator."""
+        if self.direction is Direction.IN:
+            return self.arrived[:1]
+        if self.direction is Direction.INTERNAL:
+            return [self.initiator] if self.initiator else self.internals[:1]
+        if not self.externals:
+            return []
+        number = self.dialled_number(self.externals[0])
+        return [channel for channel in self.externals if self.dialled_number(channel) == number]
+
+    def number_of(self, channel: Channel) -> str | None:
+        """A party's number: extension, or the outside number as it called or was dialled."""
+        if channel not in self.externals:
+            return extension_of(channel, self.view)
+        return self.view.number(channel.number) if _arrived(channel) else self.dialled_number(channel)
+
+    def dialled_number(self, channel: Channel) -> str | None:
+        """The number that was dialled to reach an external channel.
+
+        A dial string may differ from what was dialled (prefixes, other digits): the first candidate that is a real
+        number wins, from what the caller dialled to what the trunk was given.
+        """
+        dial = channel.dialled
+        candidates = [dial.caller_exten, dial.dial_string.partition("@")[0].rpartition("/")[2]] if dial else []
+        candidates.insert(1, channel.number or "")
+        if self.initiator is not None and not self.group.originated:
+            candidates.append(self.initiator.exten)
+        for candidate in candidates:
+            if candidate and (number := to_e164(candidate, self.view.country)):
+                return number
+        for candidate in candidates:
+            if candidate and not self.view.is_extension(candidate) and (shown := self.view.number(candidate)):
+                return shown
+        return None
+
+    @property
+    def customer_number(self) -> str | None:
+        if self.direction is Direction.INTERNAL:
+            return self._called_inside()
+        if self.customers:
+            return self.number_of(self.customers[0])
+        dialled = self.group.originate_exten or (self.initiator.exten if self.initiator else None)
+        return self.view.number(dialled)
+
+    def _called_inside(self) -> str | None:
+        first = self.initiator
+        return first.exten or None if first is not None else None
+
+    @property
+    def customer_name(self) -> str | None:
+        return self.customers[0].caller_name if self.direction is Direction.IN and self.customers else None
+
+    @property
+    def line(self) -> str | None:
+        if self.direction is Direction.IN:
+            return self.view.line(self.customers[0].exten)
+        if self.direction is Direction.OUT:
+            shown = [dial.caller_shown for dial in self.group.dials] + [c.shown_as or "" for c in self.internals]
+            return next((line for text in shown if (line := self.view.known_line(text))), None)
+        return None
+
+    # -- who was alerted, who talked -----------------------------------------------------------------------------------
+
+    @property
+    def rang(self) -> tuple[str, ...]:
+        if self.direction is Direction.OUT:
+            return ()
+        alerted = [(_alerted_at(c), c) for c in self.internals if _is_called(c) and c is not self.initiator]
+        ordered = sorted((at, c.created_at, extension_of(c, self.view)) for at, c in alerted if at is not None)
+        return tuple(dict.fromkeys(number for _, _, number in ordered if number))
+
+    def ringing_now(self) -> tuple[str, ...]:
+        """Internal numbers whose phone is being alerted at this moment."""
+        now = [
+            extension_of(channel, self.view)
+            for channel in self.internals
+            if channel.ended_at is None and channel.up_at is None and _is_called(channel) and _alerted_at(channel)
+        ]
+        return tuple(dict.fromkeys(number for number in now if number))
+
+    def spans(self) -> list[Talk]:
+        """Talks, with a pause after which the same person comes back counted in."""
+        merged: list[Talk] = []
+        for talk in self.group.talks:
+            if merged and merged[-1].person == talk.person and merged[-1].end is not None:
+                merged[-1] = Talk(talk.person, merged[-1].start, talk.end)
+            else:
+                merged.append(Talk(talk.person, talk.start, talk.end))
+        return merged
+
+    # -- how it ended ----------------------------------------------------------------------------------------------------
+
+    def result(self) -> Result:
+        """By the contract's precedence; only for a call that is over."""
+        group = self.group
+        if group.talks:
+            return Result.ANSWERED
+        if any(channel.mailbox_at for channel in group.channels.values()):
+            return Result.VOICEMAIL
+        if self._gave_up():
+            return Result.CANCELLED
+        outcomes = {outcome for dial in group.dials if (outcome := self._leg_result(dial))}
+        for result in (Result.NO_ANSWER, Result.BUSY, Result.REJECTED):
+            if result in outcomes:
+                return result
+        if group.is_lost:
+            return Result.INTERRUPTED
+        return Result.UNAVAILABLE if Result.UNAVAILABLE in outcomes else self._dialplan_result()
+
+    def _gave_up(self) -> bool:
+        calling = self.customers[:1] if self.direction is Direction.IN else [self.initiator] if self.initiator else []
+        requests = [channel.hangup_requested_at for channel in calling if channel.hangup_requested_at is not None]
+        if requests:
+            if self.direction is Direction.IN:
+                return True
+            dials = [d for d in self.group.dials if not self._is_plumbing(d) and not self._rings_initiator(d)]
+            return not dials or any(d.ended_at is None or d.ended_at >= requests[0] for d in dials)
+        if self.group.saw_hangup_request:
+            return False
+        if self.group.abandoned_at is not None:  # also told when the queue's own time is over: then the caller stays on
+            return any(c.ended_at is not None and c.ended_at - self.group.abandoned_at < ABANDON_TO_HANGUP_S for c in calling)
+        # A trace without HangupRequest: the last attempt was called off and nobody took the call.
+        open_ends = [d for d in self.group.dials if not self._is_plumbing(d) and not d.forwarded]
+        return bool(open_ends) and open_ends[-1].status == "CANCEL"
+
+    def _is_plumbing(self, dial: Dial) -> bool:
+        dest = self.group.channels.get(dial.dest)
+        return dest is None or dest.is_local
+
+    def _rings_initiator(self, dial: Dial) -> bool:
+        return self.group.originated and self.initiator is not None and dial.dest == self.initiator.uniqueid
+
+    def _leg_result(self, dial: Dial) -> Result | None:
+        dest = self.group.channels.get(dial.dest)
+        if dest is None or dest.is_local or dial.forwarded:
+            return None
+        cause = dest.cause
+        if dial.status == "BUSY" or cause in _BUSY_CAUSES:
+            return Result.BUSY
+        if cause in _REJECTED_CAUSES:
+            return Result.REJECTED
+        if dial.status == "ANSWER":
+            return Result.NO_ANSWER  # picked up, yet never talked with the customer: an unconfirmed mobile, a lost race
+        if cause in _UNAVAILABLE_CAUSES or dial.status in ("CHANUNAVAIL", "CONGESTION"):
+            return Result.UNAVAILABLE
+        if dial.status == "CANCEL":
+            return None
+        if dial.status is None and dial.ended_at is None and dest.ended_at is None:
+            return None
+        alerted = _alerted_at(dest) or dial.alerted_at or dial.progress_at
+        return Result.NO_ANSWER if alerted else Result.UNAVAILABLE
+
+    def _dialplan_result(self) -> Result:
+        """Nobody was dialled, or nothing told why: the cause that the dialplan gave the caller."""
+        calling = self.customers[:1] if self.direction is Direction.IN else [self.initiator] if self.initiator else []
+        causes = {channel.cause for channel in calling}
+        if causes & _BUSY_CAUSES:
+            return Result.BUSY
+        return Result.REJECTED if causes & _REJECTED_CAUSES else Result.UNAVAILABLE
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Forwards by the phone that rang (302)."""
+        found = []
+        for dial in self.group.dials:
+            source = self.group.channels.get(dial.dest)
+            if not dial.forwarded or source is None or source.is_local:
+                continue
+            target = self._forward_target(dial)
+            done = target is not None and any(talk.person == target for talk in self.group.talks)
+            found.append(Transfer("forward", self.number_of(source), target, done))
+        return tuple(found)
+
+    def _forward_target(self, forwarded: Dial) -> str | None:
+        """Whom the call went on to: the first real channel dialled after the forward."""
+        for dial in self.group.dials:
+            dest = self.group.channels.get(dial.dest)
+            if dial is not forwarded and dest is not None and not dest.is_local and dial.began_at >= (forwarded.ended_at or 0):
+                return self.number_of(dest)
+        return None
+
+    # -- the record --------------------------------------------------------------------------------------------------------
+
+    def record(self) -> Call:
+        """The call as it stands."""
+        group, spans = self.group, self.spans()
+        ended_at = group.closed_at
+        persons = [talk.person for talk in spans]
+        return Call(
+            id=call_id(self.view, group.first_uniqueid),
+            enterprise=self.view.enterprise,
+            pbx=self.view.pbx,
+            linkedid=group.linkedid,
+            direction=self.direction,
+            started_at=group.started_at,
+            customer_number=self.customer_number,
+            customer_name=self.customer_name,
+            line=self.line,
+            answered_at=spans[0].start if spans else None,
+            ended_at=ended_at,
+            talk_seconds=sum(max(0.0, (t.end if t.end is not None else group.last_seen_at) - t.start) for t in spans),
+            result=self.result() if ended_at is not None else None,
+            rang=self.rang,
+            answered_by=persons[0] or None if persons else None,
+            last_talked=persons[-1] or None if persons else None,
+            initiator=self._initiator_number(),
+            transfers=self.transfers(),
+            queue=group.queue,
+            click_to_call=group.originated and self.direction is Direction.OUT,
+            consult=group.consult,
+            recordings=tuple(group.recordings),
+            gap=group.has_gap,
+            legs=tuple(self._leg(c) for c in sorted(group.channels.values(), key=lambda c: c.created_at) if not c.is_local),
+        )
+
+    def _initiator_number(self) -> str | None:
+        if self.direction is Direction.IN or self.initiator is None:
+            return None
+        return extension_of(self.initiator, self.view)
+
+    def _leg(self, channel: Channel) -> Leg:
+        kind = LegKind.INTERNAL
+        if channel in self.externals:
+            kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
+        return Leg(
+            channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause
+        )
+
+
+def _arrived(channel: Channel) -> bool:
+    return channel.dialled is None and not _is_called(channel)
+
+
+def _is_called(channel: Channel) -> bool:
+    """Dialled, or born on behalf of another channel (a DialBegin may not have been seen)."""
+    return channel.dialled is not None or channel.was_born_called
+
+
+def _alerted_at(channel: Channel) -> float | None:
+    times = [at for at in (channel.ringing_at, channel.dialled and channel.dialled.alerted_at, channel.up_at) if at]
+    return min(times) if times else None

@@ -1,0 +1,69 @@
+"""What the call model must know of a PBX: who is a trunk, who is a colleague, which lines are ours. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from daemon.model.phone import digits_of, shown_number, to_e164
+
+MAX_EXTENSION_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class PbxView:
+    """One PBX as its enterprise's document describes it. `boot` names the PBX's start, so that ids never collide."""
+
+    enterprise: str
+    pbx: str
+    country: str = "BY"
+    trunks: tuple[str, ...] = ()
+    inbound_contexts: frozenset[str] = frozenset()
+    internal_number: str = r"^\d{2,4}$"
+    internal_phones: frozenset[str] = frozenset()
+    lines: tuple[str, ...] = ()
+    employee_mobiles: frozenset[str] = frozenset()
+    boot: str = field(default="", compare=False)
+
+    @cached_property
+    def _internal(self) -> re.Pattern[str]:
+        return re.compile(self.internal_number)
+
+    @cached_property
+    def _lines_by_digits(self) -> dict[str, str]:
+        return {digits_of(line): line for line in self.lines}
+
+    def is_trunk(self, channel: str) -> bool:
+        """Whether a channel name belongs to an external line."""
+        return any(channel.startswith(prefix) and channel[len(prefix) :][:1] in ("-", "/", "") for prefix in self.trunks)
+
+    def is_extension(self, number: str | None) -> bool:
+        """Whether this is one of the enterprise's internal numbers."""
+        if not number or len(number) > MAX_EXTENSION_LENGTH:
+            return False
+        return number in self.internal_phones or self._internal.search(number) is not None
+
+    def number(self, text: str | None) -> str | None:
+        """A party's number: E.164 where it can be, else its digits, None when withheld."""
+        return shown_number(text, self.country)
+
+    def is_phone(self, text: str | None) -> bool:
+        """Whether somebody dialled this to reach the outside world."""
+        if not text or not re.fullmatch(r"\+?[0-9]{3,20}", text):
+            return False
+        return to_e164(text, self.country) is not None or len(digits_of(text)) >= 6
+
+    def line(self, text: str | None) -> str | None:
+        """The line of ours that `text` names, compared by digits (a DID may come without its plus); else its number."""
+        if not text:
+            return None
+        known = self.known_line(text)
+        return known if known is not None else self.number(text)
+
+    def known_line(self, text: str | None) -> str | None:
+        """The configured line that `text` names, or None."""
+        if not text:
+            return None
+        digits = digits_of(text)
+        return self._lines_by_digits.get(digits) or self._lines_by_digits.get(digits_of(self.number(text) or ""))

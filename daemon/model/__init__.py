@@ -1,0 +1,1 @@
+"""Frozen values that every room speaks: numbers, calls, what CRMs are told. Imports nothing of ours."""

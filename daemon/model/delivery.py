@@ -1,0 +1,147 @@
+"""What a CRM is told, and what came of it: the values between delivery and the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from daemon.model.call import Call
+
+Memory = Mapping[str, Any]  # JSON; what a CRM answered and the next delivery of the same call needs (Bitrix24's CALL_ID)
+
+
+class Kind(StrEnum):
+    """Kinds of delivery. An adapter uses those its CRM knows."""
+
+    POPUP = "popup"
+    HANGUP = "hangup"
+    JOURNAL = "journal"
+    RECORDING = "recording"
+
+
+class Priority(IntEnum):
+    """Lower goes first within a CRM account."""
+
+    POPUP = 0
+    JOURNAL = 1
+    SYNC = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One thing to be told, decided while the call's change is recorded.
+
+    `key` makes it unique per (enterprise, integration): the same key is never stored twice. `expires_s`: after this
+    many seconds it has lost its point and is dropped instead of sent.
+    """
+
+    kind: Kind
+    key: str
+    payload: Mapping[str, Any]
+    priority: Priority
+    expires_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of the outbox in the hands of an adapter. `attempt` counts from 1."""
+
+    id: int
+    kind: Kind
+    call: Call
+    payload: Mapping[str, Any]
+    attempt: int
+    memory: Memory = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The CRM has it. `memory` is kept per (call, connection) and handed to the lane's next delivery."""
+
+    detail: str = ""
+    memory: Memory = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It surely did not arrive; another try may succeed. `after_s`: not before this many seconds."""
+
+    reason: str
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The account is over its limit: the connection pauses, the attempt does not count."""
+
+    reason: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuthExpired:
+    """The credentials are refused: the connection waits for new ones, nothing is lost."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The CRM refuses this item, and would again: a dead letter with the CRM's words."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """The request left and no answer came: it may have arrived. Reconciled before anything is sent again."""
+
+    reason: str
+
+
+Outcome = Delivered | Retry | Throttled | AuthExpired | Rejected | Ambiguous
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer, secrets masked and bodies cut, as integration_logs keeps it."""
+
+    request: Mapping[str, Any]
+    response: Mapping[str, Any]
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` requests in any `period_s` seconds."""
+
+    count: int
+    period_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an adapter's kinds are delivered.
+
+    deadline_s: per kind, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
+    the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
+    concurrency: requests in flight per CRM account.
+    """
+
+    deadline_s: Mapping[Kind, float]
+    batch: Mapping[Kind, int]
+    repeatable: frozenset[Kind]
+    rates: Mapping[str, Rate]
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a connection test."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    field: str | None = None

@@ -1,0 +1,101 @@
+"""Plays scenarios on a real PBX and records the AMI stream of each: `python -m lab.record DIR [--asterisk 16] [NAME …]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon.ami.link import Link, LinkTarget
+from daemon.ami.wire import Frame, Skipped
+from daemon.supervisor import Supervisor
+from lab.asterisk import ensure_root
+from lab.office import Office
+from lab.phones import Phones
+from lab.scenarios import SCENARIOS, Scenario, Stage
+
+SETTLE_S = 0.8  # after a scenario, until the last hangup has been told
+
+
+@dataclass
+class Tape:
+    """A link's raw stream with the times of its chunks: a TRACE and its sidecar."""
+
+    data: bytearray = field(default_factory=bytearray)
+    chunks: list[tuple[int, float]] = field(default_factory=list)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def clear(self) -> None:
+        self.data.clear()
+        self.chunks.clear()
+
+    def sidecar(self) -> bytes:
+        return json.dumps({"chunks": [[offset, round(at, 4)] for offset, at in self.chunks]}).encode()
+
+    def on_ready(self) -> None:
+        self.ready.set()
+
+    def on_event(self, frame: Frame, at: float) -> None: ...
+
+    def on_unseen(self, skipped: Skipped) -> None: ...
+
+    def on_down(self, reason: str) -> None: ...
+
+    def on_bytes(self, data: bytes, at: float) -> None:
+        self.chunks.append((len(self.data), at))
+        self.data += data
+
+
+@asynccontextmanager
+async def stage(office: Office) -> AsyncIterator[tuple[Stage, Tape]]:
+    """A stage on a running office, with a tape of what the PBX tells vochid's manager user."""
+    tape, supervisor = Tape(), Supervisor("record")
+    link = Link("pbx", LinkTarget("127.0.0.1", office.ports.pbx_ami, "vochid", office.secret), tape, asyncio.Semaphore(1))
+    supervisor.serve("pbx", link.run)
+    try:
+        await asyncio.wait_for(tape.ready.wait(), 15)
+        async with Phones(office) as phones:
+            yield Stage(phones, link), tape
+    finally:
+        await supervisor.stop()
+
+
+async def play(scenario: Scenario, on: Stage, tape: Tape) -> tuple[bytes, bytes]:
+    """Plays one scenario; gives its trace and sidecar."""
+    tape.clear()
+    await scenario.play(on)
+    await asyncio.sleep(SETTLE_S)
+    return bytes(tape.data), tape.sidecar()
+
+
+async def record(directory: Path, version: int, names: list[str]) -> None:
+    """Records the named scenarios (all by default) into `directory`."""
+    office = await Office.start(ensure_root(version))
+    try:
+        async with stage(office) as (on, tape):
+            for name in names or list(SCENARIOS):
+                data, sidecar = await play(SCENARIOS[name], on, tape)
+                folder = directory / name
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"asterisk-{version}.ami").write_bytes(data)
+                (folder / f"asterisk-{version}.ami.json").write_bytes(sidecar)
+                about = {"says": SCENARIOS[name].says, "expect": SCENARIOS[name].expect, "recorded": str(datetime.now(UTC).date())}
+                (folder / "scenario.json").write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+                print(f"{name}: {len(data)} bytes", file=sys.stderr, flush=True)
+    finally:
+        await office.stop()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("names", nargs="*")
+    arguments.add_argument("--asterisk", type=int, default=22)
+    parsed = arguments.parse_args()
+    asyncio.run(record(parsed.directory, parsed.asterisk, parsed.names))
