@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUITES = {22: "sid", 16: "bullseye"}
+PACKAGES = {22: "asterisk,ca-certificates", 16: "asterisk,asterisk-voicemail,ca-certificates"}
 START_DEADLINE_S = 60.0
 
 
@@ -58,7 +59,7 @@ def ensure_root(version: int = 22, *, quiet: bool = False) -> Path:
     building = root.with_name(f"{root.name}.building-{os.getpid()}")
     _say(quiet, f"building Asterisk {version} (Debian {SUITES[version]}), once, about a minute")
     try:
-        _run(["debootstrap", "--variant=minbase", "--include=asterisk,ca-certificates", SUITES[version], str(building), apt_mirror()])
+        _run(["debootstrap", "--variant=minbase", f"--include={PACKAGES[version]}", SUITES[version], str(building), apt_mirror()])
         shutil.rmtree(building / "var/cache/apt", ignore_errors=True)
         building.rename(root)
     except OSError:

@@ -150,9 +150,9 @@ class Judgement:
     def rang(self) -> tuple[str, ...]:
         if self.direction is Direction.OUT:
             return ()
-        alerted = [(_alerted_at(c), c) for c in self.internals if _is_called(c) and c is not self.initiator]
-        ordered = sorted((at, c.created_at, extension_of(c, self.view)) for at, c in alerted if at is not None)
-        return tuple(dict.fromkeys(number for _, _, number in ordered if number))
+        # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
+        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and _alerted_at(c)]
+        return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
 
     def ringing_now(self) -> tuple[str, ...]:
         """Internal numbers whose phone is being alerted at this moment."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: the one store. Pools, migrations, the embedded server, one repository per noun."""

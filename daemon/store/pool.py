@@ -1,0 +1,73 @@
+"""Connections to PostgreSQL: as the application role, JSON both ways, one tenant per transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from daemon.store.migrate import APP_ROLE
+
+POOL_SIZE = 12
+ACQUIRE_DEADLINE_S = 10.0
+COMMAND_DEADLINE_S = 30.0
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
+class Database:
+    """The daemon's pool. Everything it runs, runs as the application role and behind row-level security."""
+
+    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
+        self._pool = pool
+        self.url = url
+
+    @classmethod
+    async def open(cls, url: str, *, size: int = POOL_SIZE) -> Database:
+        """Connects; `url` names the owner, which may become the application role."""
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=size,
+            command_timeout=COMMAND_DEADLINE_S,
+            server_settings={"role": APP_ROLE, "application_name": "vochid", "jit": "off"},
+            init=_json,
+        )
+        return cls(pool, url)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def tenant(self, enterprise: str) -> AsyncIterator[Connection]:
+        """A transaction in which only `enterprise` exists."""
+        async with self._pool.acquire(timeout=ACQUIRE_DEADLINE_S) as connection, connection.transaction():
+            await connection.execute("select set_config('vochid.enterprise', $1, true)", enterprise)
+            yield connection
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Runs one statement outside any tenant: for the named functions that see all of them."""
+        return await self._pool.fetch(query, *arguments)
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        """As fetch, one value."""
+        return await self._pool.fetchval(query, *arguments)
+
+    async def listen(self) -> asyncpg.Connection:
+        """A connection of its own for LISTEN; the caller adds listeners and closes it."""
+        connection = await asyncpg.connect(self.url, timeout=10, server_settings={"role": APP_ROLE, "application_name": "vochid listen"})
+        return connection
+
+
+async def _json(connection: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, encoder=dump_json, decoder=json.loads, schema="pg_catalog")
+
+
+def dump_json(value: Any) -> str:
+    """Compact JSON that PostgreSQL takes: NUL cannot be stored, so it is left out."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("\\u0000", "") if "\\u0000" in text else text
