@@ -1,0 +1,1 @@
+"""Secrets at rest, the egress guard, tokens, redaction."""

@@ -1,0 +1,1 @@
+"""Enterprises and their settings: the document, its secrets, the cache."""
