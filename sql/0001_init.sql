@@ -161,6 +161,7 @@ create table connections (
   integration text not null,
   state text not null check (state in ('ok', 'needs_reauth', 'paused', 'disabled')),
   reason text not null default '',
+  tokens text,                            -- sealed; for CRMs whose credentials renew themselves
   since timestamptz not null default now(),
   primary key (enterprise_number, integration)
 );

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -183,10 +183,6 @@ class Call:
                 for leg in data["legs"]
             ),
         )
-
-    def without_legs(self) -> Call:
-        """The same call as CRMs need it: small enough to travel with every delivery."""
-        return replace(self, legs=())
 
 
 def iso(at: float | None) -> str | None:

@@ -1,0 +1,80 @@
+"""The contract of an adapter. docs/adapter.md tells how it came about; tests/contract/ holds everyone to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from adapters.http import CrmHttp
+from daemon.model.delivery import Check, Delivery, Outcome, Planned, Policy
+from daemon.model.integration import IntegrationSettings
+from daemon.model.signal import CallChange
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What an adapter may know of the enterprise it speaks for."""
+
+    number: str
+    name: str
+    timezone: str
+    country: str
+    default_codes: Mapping[str, str] = field(default_factory=dict)  # line -> extension that stands for it
+
+
+class TokenStore(Protocol):
+    """Credentials that renew themselves, shared by all daemons. Values are sealed at rest."""
+
+    def lock(self) -> AbstractAsyncContextManager[None]:
+        """Held while tokens are exchanged: a refresh token works once, for one daemon."""
+
+    async def load(self) -> Mapping[str, Any] | None:
+        """The newest tokens, or None."""
+
+    async def save(self, tokens: Mapping[str, Any]) -> None:
+        """Stores new tokens; they are used only after this returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """All that an adapter gets to speak with one CRM account: its arguments, never its finds."""
+
+    tenant: Tenant
+    settings: Any  # an instance of the adapter's own settings model
+    http: CrmHttp
+    tokens: TokenStore
+
+
+class Adapter(Protocol):
+    """One kind of CRM. Stateless: one instance serves all enterprises."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    settings: ClassVar[type[IntegrationSettings]]
+    policy: ClassVar[Policy]
+
+    def account(self, settings: Any) -> str:
+        """What names the CRM account: two enterprises with the same one share its limits. Holds no secret."""
+
+    def plan(self, change: CallChange, settings: Any, tenant: Tenant) -> Sequence[Planned]:
+        """What the CRM is to be told of this change. Pure; keys are the same whenever the same change comes again."""
+
+    async def deliver(self, connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
+        """Tells the CRM; one outcome for each delivery, in order. All are of one kind; more than one only where the
+        policy says so. Raises nothing that an HTTP peer can cause."""
+
+    async def reconcile(self, connection: Connection, delivery: Delivery) -> Outcome:
+        """After Ambiguous: Delivered when it is there, Retry when it is surely not, Ambiguous when nobody can tell."""
+
+    async def check(self, connection: Connection) -> Sequence[Check]:
+        """The connection test: what works, line by line. Changes nothing at the CRM."""
+
+
+@runtime_checkable
+class CanRefresh(Protocol):
+    """An adapter whose credentials renew themselves."""
+
+    async def refresh(self, connection: Connection) -> bool:
+        """Tries to get new credentials into `connection.tokens`; False when a person must act."""

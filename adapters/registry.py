@@ -1,0 +1,14 @@
+"""The adapters there are, named explicitly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adapters.base import Adapter
+from adapters.retailcrm.deliver import RetailCrm
+
+
+def adapters() -> Mapping[str, Adapter]:
+    """All adapters by the name of their integration, in the order in which they are asked."""
+    found: list[Adapter] = [RetailCrm()]
+    return {adapter.name: adapter for adapter in found}

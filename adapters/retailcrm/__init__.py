@@ -1,0 +1,1 @@
+"""RetailCRM (API v5)."""

@@ -1,0 +1,1 @@
+"""The durable outbox: from a committed row to a CRM that has it."""

@@ -1,0 +1,245 @@
+"""Moves what is due from the outbox to the CRMs. One worker per connection: a dead CRM delays nobody else.
+
+A worker lives while its connection has something due. It claims heads of lanes within its breaker's room, popups
+first, tells the CRM, and settles. The wake after a commit comes from this process; a look at the database once a
+second finds what is due by time or was written by another daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from daemon.delivery.health import Breaker, Health
+from daemon.delivery.outbox import Claimed, Outbox, Settled
+from daemon.delivery.port import Attempt, CrmPort, CrmPorts
+from daemon.delivery.verdict import Verdict, verdict
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Kind, Outcome, Rejected, Retry, Throttled
+from daemon.model.phone import masked
+from daemon.supervisor import Supervisor
+from daemon.telemetry import metrics
+
+POLL_S = 1.0
+CLAIM_MARGIN_S = 10.0
+REFRESH_DEADLINE_S = 15.0
+DRAIN_S = 20.0
+DEFAULT_DEADLINE_S = 10.0
+LONE_KINDS = (Kind.POPUP, Kind.HANGUP, Kind.RECORDING)
+Key = tuple[str, str]
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Worker:
+    """The state of one connection in this process; kept while the process lives, it is small."""
+
+    health: Health = field(default_factory=Health)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: set[asyncio.Task[None]] = field(default_factory=set)
+    needs_reauth: bool = False
+    running: bool = False
+    breaker: Breaker = Breaker.CLOSED
+
+
+class Dispatcher:
+    """Owns all deliveries in flight. `on_state(enterprise, integration, state, reason)` hears of connections that change."""
+
+    def __init__(self, outbox: Outbox, ports: CrmPorts, on_state: Callable[[str, str, str, str], None]) -> None:
+        self._outbox = outbox
+        self._ports = ports
+        self._on_state = on_state
+        self._workers: dict[Key, _Worker] = {}
+        self._supervisor = Supervisor("delivery")
+        self._accounts: dict[str, asyncio.Semaphore] = {}
+        self._stopping = False
+
+    def wake(self, enterprise: str, integration: str) -> None:
+        """Something was committed for this connection."""
+        if self._stopping:
+            return
+        key = (enterprise, integration)
+        worker = self._workers.setdefault(key, _Worker())
+        worker.wake.set()
+        if not worker.running:
+            worker.running = True
+            self._supervisor.job("/".join(key), self._work(key, worker))
+
+    def settings_changed(self, enterprise: str) -> None:
+        """New settings may have cured a connection."""
+        for (owner, integration), worker in self._workers.items():
+            if owner == enterprise and worker.needs_reauth:
+                worker.needs_reauth = False
+                worker.health = Health()
+                self._note_state(owner, integration, "ok", "settings changed")
+                self.wake(owner, integration)
+
+    async def run(self) -> None:
+        """Looks for what is due by time, and for claims that outlived their owner."""
+        while True:
+            if released := await self._outbox.release_expired():
+                log.warning("deliveries taken back from a stopped daemon", count=released)
+            for enterprise, integration in await self._outbox.due():
+                self.wake(enterprise, integration)
+            await asyncio.sleep(POLL_S)
+
+    async def stop(self) -> None:
+        """Claims nothing more, waits for what is in flight, then lets go."""
+        self._stopping = True
+        in_flight = [task for worker in self._workers.values() for task in worker.in_flight]
+        if in_flight:
+            await asyncio.wait(in_flight, timeout=DRAIN_S)
+        await self._supervisor.stop()
+
+    # -- one connection ------------------------------------------------------------------------------------------------
+
+    async def _work(self, key: Key, worker: _Worker) -> None:
+        try:
+            while not self._stopping:
+                worker.wake.clear()
+                port = self._ports.port(*key)
+                if port is None or worker.needs_reauth:
+                    return
+                started = await self._start_due(key, worker, port)
+                if started:
+                    continue
+                wait_s = worker.health.wait_s(time.monotonic())
+                if not worker.in_flight and wait_s <= 0 and not worker.wake.is_set():
+                    return
+                await self._something(worker, wait_s or None)
+        finally:
+            worker.running = False
+
+    async def _something(self, worker: _Worker, timeout_s: float | None) -> None:
+        """Waits for a wake, a finished request, or time."""
+        waker = self._supervisor.job("wake", worker.wake.wait())
+        try:
+            await asyncio.wait({waker, *worker.in_flight}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waker.cancel()
+
+    async def _start_due(self, key: Key, worker: _Worker, port: CrmPort) -> bool:
+        room = worker.health.room(time.monotonic(), port.policy.concurrency) - len(worker.in_flight)
+        if room <= 0:
+            return False
+        started = False
+        claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
+        batched = [kind for kind in port.policy.batch if port.policy.batch[kind] > 1]
+        lone = [kind for kind in LONE_KINDS if kind not in batched]
+        for claimed in await self._outbox.claim(*key, lone, room, claim_s):
+            self._launch(key, worker, port, [claimed])
+            room, started = room - 1, True
+        for kind in batched:
+            if room <= 0:
+                break
+            claims = await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s)
+            # What was tried before goes alone: one bad item must not take its neighbours along again and again.
+            fresh = [claim for claim in claims if claim.delivery.attempt == 1 and not claim.is_uncertain]
+            for batch in ([fresh] if fresh else []) + [[claim] for claim in claims if claim not in fresh]:
+                self._launch(key, worker, port, batch)
+                room, started = room - 1, True
+        return started
+
+    def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
+        worker.health.begin(time.monotonic())
+        task = self._supervisor.job("/".join(key), self._attempt(key, worker, port, batch))
+        worker.in_flight.add(task)
+        task.add_done_callback(worker.in_flight.discard)
+
+    async def _attempt(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
+        kind = batch[0].delivery.kind
+        deadline_s = port.policy.deadline_s.get(kind, DEFAULT_DEADLINE_S)
+        started = time.monotonic()
+        account = self._accounts.setdefault(port.account, asyncio.Semaphore(port.policy.concurrency))
+        async with account:
+            attempt = await self._tell(port, batch, deadline_s)
+        duration_s = time.monotonic() - started
+        settled = []
+        for claimed, outcome in zip(batch, attempt.outcomes, strict=True):
+            result = verdict(outcome, kind, claimed.delivery.attempt, port.policy, random.random())
+            if port.observe and isinstance(outcome, Delivered):
+                result = Verdict("observed")
+            settled.append(Settled(claimed.delivery, result))
+            self._record(key, claimed, outcome, result, duration_s, attempt)
+        await self._judge_health(key, worker, port, attempt.outcomes)
+        await self._outbox.settle(*key, settled, attempt.exchanges)
+
+    async def _tell(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
+        deliveries = [claimed.delivery for claimed in batch]
+        kind = deliveries[0].kind
+        try:
+            if batch[0].is_uncertain and kind not in port.policy.repeatable:
+                attempt = await port.reconcile(deliveries[0], deadline_s)
+                if not isinstance(attempt.outcomes[0], Retry):
+                    return _final(attempt)
+            return await port.deliver(deliveries, deadline_s)
+        except Exception as error:
+            log.error("adapter failed", kind=str(kind), exc_info=True)
+            reason = f"bug in the adapter: {type(error).__name__}: {error}"
+            return Attempt([Retry(reason)] * len(batch), [])
+
+    async def _judge_health(self, key: Key, worker: _Worker, port: CrmPort, outcomes: Sequence[Outcome]) -> None:
+        now = time.monotonic()
+        for outcome in outcomes[:1] if len({type(o) for o in outcomes}) == 1 else outcomes:
+            match outcome:
+                case Delivered() | Rejected():
+                    worker.health.succeeded(now)
+                case Retry(_, after_s) if after_s == 0:
+                    worker.health.succeeded(now)  # the CRM answered; the item is only sent in another way
+                case Retry() | Ambiguous():
+                    worker.health.failed(now)
+                case Throttled(_, after_s):
+                    worker.health.throttled(now, after_s)
+                case AuthExpired(reason):
+                    await self._auth_expired(key, worker, port, reason)
+        breaker = worker.health.state(now)
+        if breaker is not worker.breaker:
+            worker.breaker = breaker
+            log.warning("crm breaker", enterprise=key[0], integration=key[1], breaker=str(breaker))
+            self._on_state(*key, str(breaker), "")
+
+    async def _auth_expired(self, key: Key, worker: _Worker, port: CrmPort, reason: str) -> None:
+        if worker.needs_reauth:
+            return
+        try:
+            if await port.refresh(REFRESH_DEADLINE_S):
+                return
+        except Exception:
+            log.error("token refresh failed", enterprise=key[0], integration=key[1], exc_info=True)
+        worker.needs_reauth = True
+        await self._outbox.set_connection(*key, "needs_reauth", reason)
+        log.error("crm refuses the credentials, its deliveries wait", enterprise=key[0], integration=key[1], reason=reason)
+        self._on_state(*key, "needs_reauth", reason)
+
+    def _note_state(self, enterprise: str, integration: str, state: str, reason: str) -> None:
+        self._supervisor.job("connection state", self._outbox.set_connection(enterprise, integration, state, reason))
+        self._on_state(enterprise, integration, state, reason)
+
+    def _record(self, key: Key, claimed: Claimed, outcome: Outcome, result: Verdict, duration_s: float, attempt: Attempt) -> None:
+        """The attempt's one wide event, and its metrics."""
+        enterprise, integration = key
+        delivery = claimed.delivery
+        name = type(outcome).__name__.lower()
+        metrics.DELIVERIES.labels(integration, str(delivery.kind), name).inc()
+        metrics.DELIVERY_SECONDS.labels(integration, str(delivery.kind)).observe(duration_s)
+        status = attempt.exchanges[-1].response.get("status") if attempt.exchanges else None
+        level = log.info if result.state in ("delivered", "observed") else log.warning
+        level(
+            "delivery", enterprise=enterprise, integration=integration, delivery=delivery.id, kind=str(delivery.kind), call=delivery.call.id,
+            customer=masked(delivery.call.customer_number), attempt=delivery.attempt, outcome=name, state=result.state, http_status=status,
+            duration_ms=round(duration_s * 1000, 1), waited_ms=round(claimed.waited_s * 1000, 1), error=result.error,
+            next_in_s=round(result.due_in_s, 1) if result.due_in_s is not None else None,
+        )  # fmt: skip
+
+
+def _final(attempt: Attempt) -> Attempt:
+    """What reconciling could not decide is shown to a person, never sent again."""
+    outcome = attempt.outcomes[0]
+    if isinstance(outcome, Ambiguous):
+        return Attempt([Rejected(f"may or may not have arrived: {outcome.reason}")], attempt.exchanges)
+    return attempt

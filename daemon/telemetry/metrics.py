@@ -1,0 +1,20 @@
+"""Every metric, declared once."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
+
+AMI_EVENTS = Counter("vochid_ami_events_total", "AMI events received", ["enterprise"])
+AMI_UNSEEN = Counter("vochid_ami_unseen_total", "AMI frames that could not be read", ["enterprise", "reason"])
+LINKS = Gauge("vochid_pbx_links", "PBX links by state", ["state"])
+CALLS = Counter("vochid_calls_total", "Calls that ended", ["direction", "result"])
+RECORD_SECONDS = Histogram("vochid_record_seconds", "Event arrival to durable commit", buckets=_FAST)
+WRITER_WAITING = Gauge("vochid_writer_waiting", "Changed calls that wait for their commit")
+DELIVERIES = Counter("vochid_delivery_attempts_total", "Attempts to tell a CRM", ["integration", "kind", "outcome"])
+DELIVERY_SECONDS = Histogram("vochid_delivery_seconds", "Duration of an attempt", ["integration", "kind"], buckets=_FAST)
+BACKLOG = Gauge("vochid_deliveries_open", "Deliveries waiting or in flight", ["integration", "state"])
+OLDEST = Gauge("vochid_oldest_open_delivery_seconds", "Age of the oldest open delivery", ["integration"])
+HTTP = Counter("vochid_http_requests_total", "Requests to the API", ["route", "status"])
+LOOP_LAG = Histogram("vochid_loop_lag_seconds", "How late the event loop is", buckets=_FAST)
