@@ -1,0 +1,64 @@
+"""The only writer of calls: a change and what is to be told about it, in one transaction.
+
+`record` returns when it is durable. A write is refused when the lease on the PBX is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from daemon.calls.plan import Planner, Told
+from daemon.model.call import Call
+from daemon.model.signal import CallChange
+from daemon.store.leases import LeaseLost, Leases
+from daemon.store.pool import Database
+
+LEASE_LOST = "VL001"
+
+
+class Recorder:
+    """Writes changes of all PBXs that this process reads."""
+
+    def __init__(self, db: Database, leases: Leases, planner: Planner) -> None:
+        self._db = db
+        self._leases = leases
+        self._planner = planner
+
+    async def record(self, enterprise: str, pbx: str, changes: Sequence[CallChange]) -> set[str]:
+        """Stores `changes` (of one PBX, in order); gives the integrations that have something to be told.
+
+        Raises LeaseLost when another process may read this PBX, and what asyncpg raises when the database is away;
+        then nothing was stored and the same changes may be given again.
+        """
+        epoch = self._leases.epoch((enterprise, pbx))
+        calls: dict[str, Call] = {}
+        told: list[tuple[Call, Told]] = []
+        for change in changes:
+            calls[change.call.id] = change.call
+            told += [(change.call, item) for item in self._planner.plan(enterprise, change)]
+        try:
+            await self._db.fetch(
+                "select record_changes($1, $2, $3, $4, $5, $6)",
+                enterprise, pbx, self._leases.owner, epoch, [call.to_json() for call in calls.values()], [_row(*item) for item in told],
+            )  # fmt: skip
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == LEASE_LOST:
+                raise LeaseLost(f"{enterprise}/{pbx}") from None
+            raise
+        return {item.integration for _, item in told}
+
+
+def _row(call: Call, told: Told) -> dict[str, Any]:
+    planned = told.planned
+    return {
+        "integration": told.integration,
+        "call_id": call.id,
+        "kind": str(planned.kind),
+        "key": planned.key,
+        "priority": int(planned.priority),
+        "payload": {**planned.payload, "call": call.to_json()},
+        "expires_s": planned.expires_s,
+    }

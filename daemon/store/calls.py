@@ -1,0 +1,124 @@
+"""Calls as people and CRMs ask for them. They are written by daemon/calls/recorder.py alone."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from datetime import datetime
+from typing import Any
+
+from daemon.errors import NotFound, VochidError
+from daemon.model.call import iso
+from daemon.store.pool import Database
+
+
+def encode_cursor(started_at: datetime, call_id: str) -> str:
+    """An opaque place in the list."""
+    return base64.urlsafe_b64encode(f"{started_at.isoformat()}|{call_id}".encode()).decode()
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
+    """The inverse. Raises VochidError for anything else."""
+    try:
+        at, _, call_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
+        return datetime.fromisoformat(at), uuid.UUID(call_id)
+    except (ValueError, UnicodeError):
+        raise VochidError("the cursor is not one that this list gave", code="bad_cursor", field="cursor") from None
+
+
+class CallRepository:
+    """Reads calls of one tenant."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def list(
+        self,
+        enterprise: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        direction: str | None = None,
+        result: str | None = None,
+        missed: bool | None = None,
+        number: str | None = None,
+        extension: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """A page, newest first, without legs' details left out; and the cursor of the next page."""
+        after = decode_cursor(cursor) if cursor else (None, None)
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                """select * from calls where enterprise_number = $1
+                     and ($2::timestamptz is null or started_at >= $2) and ($3::timestamptz is null or started_at < $3)
+                     and ($4::text is null or direction = $4) and ($5::text is null or result = $5)
+                     and ($6::boolean is null or missed = $6)
+                     and ($7::text is null or customer_number = $7 or right(customer_number, 9) = right($7, 9))
+                     and ($8::text is null or answered_by = $8 or last_talked = $8 or initiator = $8 or $8 = any (rang))
+                     and ($9::timestamptz is null or (started_at, id) < ($9, $10::uuid))
+                   order by started_at desc, id desc limit $11""",
+                enterprise, since, until, direction, result, missed, number, extension, *after, limit + 1,
+            )  # fmt: skip
+            legs = await self._legs(connection, enterprise, [row["id"] for row in rows[:limit]])
+        items = [_call_json(row, legs.get(row["id"], [])) for row in rows[:limit]]
+        following = encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"])) if len(rows) > limit else None
+        return items, following
+
+    async def get(self, enterprise: str, call_id: str) -> dict[str, Any]:
+        """One call. Raises NotFound."""
+        try:
+            key = uuid.UUID(call_id)
+        except ValueError:
+            raise NotFound("there is no such call") from None
+        async with self._db.tenant(enterprise) as connection:
+            row = await connection.fetchrow("select * from calls where enterprise_number = $1 and id = $2", enterprise, key)
+            if row is None:
+                raise NotFound("there is no such call")
+            legs = await self._legs(connection, enterprise, [key])
+        return _call_json(row, legs.get(key, []))
+
+    async def logs(
+        self, enterprise: str, *, integration: str | None = None, status: str | None = None, event_type: str | None = None,
+        before: int | None = None, limit: int = 100,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """integration_logs, newest first; `before` is the last id seen."""
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                """select * from integration_logs where enterprise_number = $1 and ($2::text is null or integration_type = $2)
+                     and ($3::text is null or status = $3) and ($4::text is null or event_type = $4)
+                     and ($5::bigint is null or id < $5) order by created_at desc, id desc limit $6""",
+                enterprise, integration, status, event_type, before, limit,
+            )  # fmt: skip
+        return [{**dict(row), "created_at": iso(row["created_at"].timestamp())} for row in rows]
+
+    async def _legs(self, connection: Any, enterprise: str, ids: list[uuid.UUID]) -> dict[uuid.UUID, list[Any]]:
+        rows = await connection.fetch("select * from legs where enterprise_number = $1 and call_id = any ($2) order by call_id, position", enterprise, ids)
+        found: dict[uuid.UUID, list[Any]] = {}
+        for row in rows:
+            found.setdefault(row["call_id"], []).append(row)
+        return found
+
+
+def _at(value: datetime | None) -> str | None:
+    return iso(value.timestamp()) if value else None
+
+
+def _call_json(row: Any, legs: list[Any]) -> dict[str, Any]:
+    """A row as the contract's record."""
+    return {
+        "id": str(row["id"]),
+        "enterprise": row["enterprise_number"],
+        **{key: row[key] for key in ("pbx", "linkedid", "direction", "customer_number", "customer_name", "line")},
+        **{key: _at(row[key]) for key in ("started_at", "answered_at", "ended_at")},
+        **{key: row[key] for key in ("wait_seconds", "talk_seconds", "result", "missed", "rang", "answered_by", "last_talked", "initiator")},
+        **{key: row[key] for key in ("transfers", "queue", "click_to_call", "consult", "recordings", "gap")},
+        "legs": [
+            {
+                **{key: leg[key] for key in ("channel", "number", "kind")},
+                **{key: _at(leg[key]) for key in ("started_at", "answered_at", "ended_at")},
+                "cause": leg["cause"],
+            }
+            for leg in legs
+        ],
+    }
