@@ -10,7 +10,7 @@ from daemon.delivery.verdict import Verdict
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import Call, iso
 from daemon.model.delivery import Delivery, Exchange, Kind
-from daemon.store.pool import Connection, Database
+from daemon.store.pool import Database
 
 OPEN_STATES = ("waiting", "dead")
 
@@ -117,12 +117,6 @@ class Outbox:
             if state not in allowed:
                 raise VochidError(f"delivery {delivery_id} is {state}: only {' and '.join(allowed)} ones can be changed", code="wrong_state")
             return _shown(await connection.fetchrow(statement, delivery_id))
-
-
-async def purge(connection: Connection, enterprise: str) -> None:
-    """Deletes all that is stored of a tenant besides its settings; inside the tenant's transaction."""
-    for table in ("deliveries", "lane_memory", "connections", "integration_logs", "legs", "calls"):
-        await connection.execute(f"delete from {table} where enterprise_number = $1", enterprise)
 
 
 def _delivery(row: Any) -> Delivery:

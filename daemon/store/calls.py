@@ -92,6 +92,24 @@ class CallRepository:
             )  # fmt: skip
         return [{**dict(row), "created_at": iso(row["created_at"].timestamp())} for row in rows]
 
+    async def stats(self, enterprise: str) -> dict[str, Any]:
+        """Calls by direction and result, deliveries by integration and state, over the last 24 hours."""
+        async with self._db.tenant(enterprise) as connection:
+            calls = await connection.fetch(
+                "select direction, result, count(*) from calls where enterprise_number = $1 and started_at > now() - interval '1 day' "
+                "and ended_at is not null group by 1, 2 order by 1, 2",
+                enterprise,
+            )
+            deliveries = await connection.fetch(
+                "select integration, state, count(*) from deliveries where enterprise_number = $1 "
+                "and (created_at > now() - interval '1 day' or state in ('waiting', 'sending', 'dead')) group by 1, 2 order by 1, 2",
+                enterprise,
+            )
+        return {
+            "calls": [{"direction": r["direction"], "result": r["result"], "count": r["count"]} for r in calls],
+            "deliveries": [{"integration": r["integration"], "state": r["state"], "count": r["count"]} for r in deliveries],
+        }
+
     async def _legs(self, connection: Any, enterprise: str, ids: list[uuid.UUID]) -> dict[uuid.UUID, list[Any]]:
         rows = await connection.fetch("select * from legs where enterprise_number = $1 and call_id = any ($2) order by call_id, position", enterprise, ids)
         found: dict[uuid.UUID, list[Any]] = {}

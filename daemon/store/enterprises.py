@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.delivery.outbox import purge
 from daemon.store.pool import Connection, Database
 
 
@@ -66,7 +65,7 @@ class EnterpriseRepository:
         async with self._db.tenant(number) as connection:
             done = await connection.fetchval("delete from enterprises where number = $1 returning number", number)
             if done is not None and purge_data:
-                await purge(connection, number)
+                await _purge(connection, number)
         return done is not None
 
     async def _read(self, connection: Connection, number: str, *, lock: bool) -> StoredEnterprise | None:
@@ -77,3 +76,9 @@ class EnterpriseRepository:
             return None
         phones = await connection.fetch("select number, owner from user_internal_phones where enterprise_number = $1 order by position, number", number)
         return StoredEnterprise(number, row["name"], row["settings"], row["integrations_config"], [dict(phone) for phone in phones])
+
+
+async def _purge(connection: Connection, enterprise: str) -> None:
+    """Deletes all that is stored of a tenant besides its settings; inside the tenant's transaction."""
+    for table in ("deliveries", "lane_memory", "connections", "integration_logs", "legs", "calls"):
+        await connection.execute(f"delete from {table} where enterprise_number = $1", enterprise)

@@ -1,0 +1,89 @@
+"""Calls, logs, and what is live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aiohttp import web
+from aiohttp_sse import sse_response
+
+from admin_http.api.routing import Ask, Route, answer, page
+from daemon.errors import NotFound
+from daemon.model.call import Direction, Result
+
+HEARTBEAT_S = 15.0
+DIRECTIONS = tuple(map(str, Direction))
+RESULTS = tuple(map(str, Result))
+
+
+async def list_calls(ask: Ask) -> web.StreamResponse:
+    items, following = await ask.services.calls.list(
+        ask.enterprise,
+        since=ask.time("from"),
+        until=ask.time("to"),
+        direction=ask.choice("direction", DIRECTIONS),
+        result=ask.choice("result", RESULTS),
+        missed=ask.flag("missed"),
+        number=ask.query("number"),
+        extension=ask.query("extension"),
+        cursor=ask.query("cursor"),
+        limit=ask.limit(),
+    )
+    return page(items, following)
+
+
+async def get_call(ask: Ask) -> web.StreamResponse:
+    return answer(await ask.services.calls.get(ask.enterprise, ask.part("id")))
+
+
+async def list_logs(ask: Ask) -> web.StreamResponse:
+    limit = ask.limit()
+    items = await ask.services.calls.logs(
+        ask.enterprise,
+        integration=ask.query("integration"),
+        status=ask.choice("status", ("success", "error")),
+        event_type=ask.query("event_type"),
+        before=ask.number("cursor"),
+        limit=limit,
+    )
+    return page(items, items[-1]["id"] if len(items) == limit else None)
+
+
+async def live(ask: Ask) -> web.StreamResponse:
+    """Server-sent events until the client leaves."""
+    if ask.services.tenants.get(ask.enterprise) is None:
+        raise NotFound(f"there is no enterprise {ask.enterprise}")
+    async with sse_response(ask.request) as stream:
+        with ask.services.live.watch(ask.enterprise) as queue:
+            while stream.is_connected():
+                try:
+                    news = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                except TimeoutError:
+                    continue  # the stream's own ping shows that it lives
+                await stream.send(json.dumps(news.data, ensure_ascii=False), event=news.topic)
+    return stream
+
+
+_ONE = "/api/enterprises/{n}"
+_CALL_FILTERS = (
+    ("from", "started at or after, with offset"),
+    ("to", "started before, with offset"),
+    ("direction", "in, out or internal"),
+    ("result", "the call's result"),
+    ("missed", "true or false"),
+    ("number", "the customer's number, or its last nine digits"),
+    ("extension", "who rang, answered, talked or called"),
+    ("limit", "at most 500"),
+    ("cursor", "`next` of the page before"),
+)
+
+ROUTES = (
+    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=_CALL_FILTERS),
+    Route("GET", _ONE + "/calls/{id}", get_call, "One call"),
+    Route(
+        "GET", _ONE + "/logs", list_logs, "What was said to CRMs, newest first",
+        query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")),
+    ),
+    Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery"),
+)  # fmt: skip

@@ -1,0 +1,37 @@
+"""API tokens of an enterprise."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from admin_http.api.routing import Ask, Route, answer
+from daemon.errors import VochidError
+
+
+async def list_tokens(ask: Ask) -> web.StreamResponse:
+    return answer({"items": await ask.services.tokens.list(ask.enterprise), "next": None})
+
+
+async def add_token(ask: Ask) -> web.StreamResponse:
+    """The token is in this answer and nowhere else."""
+    body = await ask.json()
+    name = body.get("name") if isinstance(body, dict) else None
+    if not isinstance(name, str) or not 1 <= len(name) <= 100:
+        raise VochidError("a token needs a name of 1 to 100 characters", code="bad_parameter", field="name")
+    token_id, token = await ask.services.tokens.add(ask.enterprise, name)
+    return answer({"id": token_id, "name": name, "token": token}, 201)
+
+
+async def revoke_token(ask: Ask) -> web.StreamResponse:
+    await ask.services.tokens.revoke(ask.enterprise, ask.id())
+    return web.Response(status=204)
+
+
+_LIST = "/api/enterprises/{n}/tokens"
+_NEW = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+
+ROUTES = (
+    Route("GET", _LIST, list_tokens, "API tokens, without their secret"),
+    Route("POST", _LIST, add_token, "A new API token, shown once", body=_NEW),
+    Route("DELETE", _LIST + "/{id}", revoke_token, "Revoke a token"),
+)

@@ -1,0 +1,74 @@
+"""Two aiohttp applications: the API for people and programs, and the operator's own listener."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from admin_http.api import calls, deliveries, enterprises, status, tokens
+from admin_http.api.openapi import describe
+from admin_http.api.routing import Route, answer, bind
+from admin_http.problems import problems
+from admin_http.services import Services
+from daemon.telemetry import metrics
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *tokens.ROUTES, *status.ROUTES)
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def make_admin(services: Services) -> web.Application:
+    """The API."""
+    application = web.Application(middlewares=[_guarded, problems], client_max_size=MAX_BODY_BYTES)
+    for route in ROUTES:
+        application.router.add_route(route.method, route.path, bind(route, services))
+    description = describe(ROUTES)
+
+    async def openapi(_: web.Request) -> web.Response:
+        return answer(description)
+
+    async def health(request: web.Request) -> web.Response:
+        return await status.health(request, services)
+
+    application.router.add_get("/api/openapi.json", openapi)
+    application.router.add_get("/health", health)
+    return application
+
+
+def make_operator(services: Services) -> web.Application:
+    """/livez, /readyz and /metrics: for systemd, balancers and Prometheus, on a listener that is not for the world."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready = await services.is_ready()
+        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    application = web.Application()
+    application.router.add_get("/livez", livez)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", show_metrics)
+    return application
+
+
+@web.middleware
+async def _guarded(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Counts requests by route, never by address, and sets the headers that every answer has."""
+    response: web.StreamResponse = await handler(request)
+    resource = request.match_info.route.resource
+    metrics.HTTP.labels(resource.canonical if resource else "none", str(response.status)).inc()
+    if not response.prepared:
+        response.headers.update(_HEADERS)
+    return response

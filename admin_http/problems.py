@@ -1,0 +1,64 @@
+"""Errors as application/problem+json: a stable `code`, one sentence of `detail`, and for settings the `field`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from daemon.errors import NotFound, SettingsError, VochidError
+from daemon.tenants.service import PreconditionFailed
+
+log = structlog.get_logger()
+
+_STATUS: tuple[tuple[type[VochidError], int], ...] = ((NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400))
+_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403}
+_HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
+
+
+class Unauthorized(VochidError):
+    """No token, or one that opens nothing."""
+
+    code = "unauthorized"
+
+
+class Forbidden(VochidError):
+    """Known, but not allowed to do this."""
+
+    code = "forbidden"
+
+
+def problem(status: int, code: str, detail: str, field: str | None = None) -> web.Response:
+    """The error as a response."""
+    body: dict[str, Any] = {"code": code, "detail": detail, "status": status}
+    if field:
+        body["field"] = field
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return web.Response(text=json.dumps(body, ensure_ascii=False), status=status, content_type="application/problem+json", headers=headers)
+
+
+def from_error(error: VochidError) -> web.Response:
+    """An expected failure as a response."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), _BY_CODE.get(error.code, 400))
+    return problem(status, error.code, str(error), error.field)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Turns every failure into a problem; an unexpected one is logged and told without detail."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except VochidError as error:
+        return from_error(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return problem(error.status, _HTTP_CODES.get(error.status, "bad_request"), error.reason)
+    except (ConnectionResetError, TimeoutError):
+        raise
+    except Exception:
+        log.error("request failed", method=request.method, path=request.path, exc_info=True)
+        return problem(500, "internal", "something went wrong here; the log of vochid says what")

@@ -1,0 +1,37 @@
+"""What the web side works with; filled by daemon/app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.ami.link import LinkStatus
+from daemon.calls.feed import PbxFeed
+from daemon.delivery.outbox import Outbox
+from daemon.live import Live
+from daemon.model.delivery import Check
+from daemon.store.calls import CallRepository
+from daemon.store.tokens import TokenRepository
+from daemon.tenants.service import Tenants
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The daemon as handlers see it."""
+
+    tenants: Tenants
+    calls: CallRepository
+    outbox: Outbox
+    tokens: TokenRepository
+    live: Live
+    check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
+    links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
+    feeds: Mapping[tuple[str, str], PbxFeed]
+    live_calls: Callable[[str], int]
+    wake: Callable[[str, str], None]
+    is_ready: Callable[[], Awaitable[bool]]
+    integrations: tuple[str, ...]
+    admin_token: str | None
+    trusted_proxies: tuple[str, ...]
+    started_at: float
