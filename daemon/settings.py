@@ -7,10 +7,10 @@ import os
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from daemon.errors import SettingsError
 
@@ -50,9 +50,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     data_dir: Path = Field(default_factory=_default_data_dir)
-    http: Listen = Listen(host="127.0.0.1", port=8019)
-    fastagi: Listen = Listen(host="127.0.0.1", port=4573)
-    metrics: Listen = Listen(host="127.0.0.1", port=9319)
+    http: Annotated[Listen, NoDecode] = Listen(host="127.0.0.1", port=8019)
+    fastagi: Annotated[Listen, NoDecode] = Listen(host="127.0.0.1", port=4573)
+    metrics: Annotated[Listen, NoDecode] = Listen(host="127.0.0.1", port=9319)
     public_url: str | None = None
     secret_keys: SecretStr | None = None
     secret_keys_file: Path | None = None

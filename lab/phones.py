@@ -111,7 +111,7 @@ class Phones:
 
     # -- events of the world -------------------------------------------------------------------------------------
 
-    def on_ready(self) -> None:
+    def on_ready(self, link: Link) -> None:
         self._ready.set()
 
     def on_event(self, frame: Frame, at: float) -> None:

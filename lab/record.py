@@ -38,7 +38,7 @@ class Tape:
     def sidecar(self) -> bytes:
         return json.dumps({"chunks": [[offset, round(at, 4)] for offset, at in self.chunks]}).encode()
 
-    def on_ready(self) -> None:
+    def on_ready(self, link: Link) -> None:
         self.ready.set()
 
     def on_event(self, frame: Frame, at: float) -> None: ...

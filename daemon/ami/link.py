@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, cast
 
 import structlog
 
@@ -87,8 +87,8 @@ class LinkStatus:
 class LinkHandler(Protocol):
     """Who listens to a link. Called synchronously; an exception is logged and never closes the link."""
 
-    def on_ready(self) -> None:
-        """Logged in; events flow from here on."""
+    def on_ready(self, link: Link) -> None:
+        """Logged in over `link`; events flow from here on."""
 
     def on_event(self, frame: Frame, at: float) -> None:
         """One event, received at Unix time `at` in seconds."""
@@ -124,8 +124,7 @@ class _Protocol(asyncio.Protocol):
         self.verdict: Output | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         at = time.time()
@@ -286,7 +285,7 @@ class Link:
         self._set(LinkState.READY, version=version)
         log.info("pbx link up", pbx=self.name, ami_version=version)
         try:
-            self._handler.on_ready()
+            self._handler.on_ready(self)
         except Exception:
             log.error("link handler failed, link kept", exc_info=True)
 

@@ -59,7 +59,7 @@ class PbxFeed:
         self._tapes: list[Callable[[bytes, float], None]] = []
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
         self._events = metrics.AMI_EVENTS.labels(view.enterprise)
-        self.link: Link | None = None
+        self._link: Link | None = None
 
     @property
     def live_calls(self) -> int:
@@ -88,9 +88,9 @@ class PbxFeed:
 
     # -- the link's side -----------------------------------------------------------------------------------------------
 
-    def on_ready(self) -> None:
-        self._buffer = []
-        self._supervisor.job("resync", self._resync())
+    def on_ready(self, link: Link) -> None:
+        self._link = link
+        self._resync_soon(link)
 
     def on_event(self, frame: Frame, at: float) -> None:
         self._events.inc()
@@ -108,7 +108,8 @@ class PbxFeed:
         log.warning("ami frame skipped", pbx=self._name, reason=skipped.reason, size_bytes=skipped.size_bytes)
         self._model.mark_gap()
         if self._buffer is None:  # what was missed may be a hangup: look again
-            self.on_ready()
+            if self._link is not None:
+                self._resync_soon(self._link)
 
     def on_down(self, reason: str) -> None:
         self._buffer = None
@@ -125,12 +126,15 @@ class PbxFeed:
     def _name(self) -> str:
         return f"{self._model.view.enterprise}/{self._model.view.pbx}"
 
-    async def _resync(self) -> None:
+    def _resync_soon(self, link: Link) -> None:
+        self._buffer = []
+        self._supervisor.job("resync", self._resync(link))
+
+    async def _resync(self, link: Link) -> None:
         """Which boot is this, what lives; then the events that came meanwhile, in order."""
-        assert self.link is not None
         try:
-            boot = boot_of(await self.link.request(CoreStatus()))
-            alive = channels_of(await self.link.request(CoreShowChannels()))
+            boot = boot_of(await link.request(CoreStatus()))
+            alive = channels_of(await link.request(CoreShowChannels()))
         except LinkDown as error:
             log.warning("resync failed", pbx=self._name, error=str(error))
             buffered, self._buffer = self._buffer or [], None

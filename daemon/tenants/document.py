@@ -87,7 +87,7 @@ class Pbx(Strict):
     tls_fingerprint: str | None = Field(
         default=None, pattern=r"^([0-9A-Fa-f]{2}:?){32}$", description="SHA-256 of the PBX's certificate, pinned instead of a CA check"
     )
-    username: str = Field(default="vochid", min_length=1, max_length=64, pattern=r"^[^\r\n\0]+$")
+    username: str = Field(default="vochid", min_length=1, max_length=64, pattern=r"^[^\r\n\x00]+$")
     secret: SecretStr | None = None
     internal_context: Context = "inoffice"
     inbound_contexts: tuple[Context, ...] = ("from-trunk",)

@@ -1,0 +1,225 @@
+"""`vochid doctor`: looks at everything the daemon depends on, with a second opinion where one is to be had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from daemon.ami.actions import ListCommands, Ping
+from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
+from daemon.ami.wire import Frame, Skipped
+from daemon.app import Crm, GuardedSessions, open_database, open_tenants, open_vault
+from daemon.errors import NotFound, VochidError
+from daemon.model.delivery import Check
+from daemon.security.egress import EgressPolicy
+from daemon.settings import Settings
+from daemon.store.migrate import pending
+from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
+from daemon.tenants.document import Pbx
+
+LOGIN_DEADLINE_S = 12.0
+BOOTED_DEADLINE_S = 3.0
+MAX_CLOCK_OFFSET_S = 2.0
+NEEDED_ACTIONS = {"Originate": "write=originate", "CoreShowChannels": "write=reporting", "CoreStatus": "write=reporting"}
+
+
+async def examine(settings: Settings, only: str | None, asterisk_conf: Path | None) -> AsyncIterator[Check]:
+    """All checks in order, each as soon as it is known. One that fails does not stop the others, where they can go on."""
+    if asterisk_conf is not None:
+        for check in check_asterisk_conf(asterisk_conf):
+            yield check
+    try:
+        vault = open_vault(settings)
+        yield Check("keys", True)
+    except VochidError as error:
+        yield Check("keys", False, str(error))
+        return
+    try:
+        async with open_database(settings, own=False, apply=False) as db:
+            async for check in _check_database(settings, db):
+                yield check
+            tenants = open_tenants(settings, db, vault)
+            await tenants.load()
+            if only is not None and tenants.get(only) is None:
+                raise NotFound(f"there is no enterprise {only}")
+            async for check in _check_tenants(settings, db, vault, tenants, only):
+                yield check
+    except (VochidError, OSError) as error:
+        yield Check("database", False, str(error))
+
+
+async def _check_database(settings: Settings, db: Database) -> AsyncIterator[Check]:
+    version = await db.fetchval("show server_version")
+    yield Check("database", True, f"PostgreSQL {version}, {'as set' if settings.database_url else 'embedded'}")
+    if settings.database_url is not None:
+        yield await _check_pooler(db)
+    async with db.tenant("") as connection:
+        missing = await pending(connection)
+    yield Check("schema", missing == 0, f"{missing} migrations to apply: run `vochid migrate`" if missing else "up to date")
+
+
+async def _check_pooler(db: Database) -> Check:
+    """A transaction pooler loses LISTEN and session settings: two statements outside a transaction must meet the same backend."""
+    connection = await db.listen()
+    try:
+        pids = {await connection.fetchval("select pg_backend_pid()") for _ in range(5)}
+        await connection.execute("set application_name = 'vochid doctor'")
+        kept = await connection.fetchval("show application_name") == "vochid doctor"
+    finally:
+        await connection.close()
+    good = len(pids) == 1 and kept
+    return Check("direct connection", good, "" if good else "VOCHID_DATABASE_URL leads to a transaction pooler: name the server itself")
+
+
+async def _check_tenants(settings: Settings, db: Database, vault: Any, tenants: Any, only: str | None) -> AsyncIterator[Check]:
+    sessions = GuardedSessions(EgressPolicy(settings.networks("egress_allow")))
+    from adapters.registry import adapters
+
+    crm = Crm(tenants, adapters(), sessions, db, vault)
+    try:
+        for number, tenancy in tenants.all().items():
+            if only not in (None, number):
+                continue
+            for problem in tenancy.problems:
+                yield Check(f"{number} settings", False, problem)
+            for pbx in tenancy.enterprise.pbxs:
+                async for check in check_pbx(pbx):
+                    yield Check(f"{number} pbx {pbx.name} {check.name}", check.ok, check.detail)
+            for name in tenancy.integrations:
+                for check in await crm.check(number, name, None):
+                    yield Check(f"{number} {name} {check.name}", check.ok, check.detail)
+    finally:
+        await sessions.close()
+
+
+class _Listener:
+    """Notes what a link hears."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.booted = asyncio.Event()
+
+    def on_ready(self, link: Link) -> None:
+        self.ready.set()
+
+    def on_event(self, frame: Frame, at: float) -> None:
+        if frame.event == "FullyBooted":
+            self.booted.set()
+
+    def on_unseen(self, skipped: Skipped) -> None: ...
+
+    def on_down(self, reason: str) -> None: ...
+
+    def on_bytes(self, data: bytes, at: float) -> None: ...
+
+
+async def check_pbx(pbx: Pbx) -> AsyncIterator[Check]:
+    """Login, rights, event classes and clock by our own client; the login once more by panoramisk."""
+    if pbx.secret is None:
+        yield Check("login", False, "no secret is set")
+        return
+    listener, supervisor = _Listener(), Supervisor("doctor")
+    link = Link(pbx.name, LinkTarget(pbx.host, pbx.port, pbx.username, pbx.secret.get_secret_value(), pbx.tls, pbx.tls_fingerprint), listener, asyncio.Semaphore(1))
+    supervisor.serve("link", link.run)
+    try:
+        logged_in = await _logged_in(link, listener)
+        yield Check("login", logged_in, f"AMI {link.status.version}" if logged_in else f"{pbx.host}:{pbx.port}: {link.status.reason or 'no answer'}")
+        if logged_in:
+            async for check in _check_rights(link, listener):
+                yield check
+    except LinkDown as error:
+        yield Check("connection", False, str(error))
+    finally:
+        await supervisor.stop()
+    if logged_in and not pbx.tls:
+        yield await second_opinion(pbx)
+
+
+async def _logged_in(link: Link, listener: _Listener) -> bool:
+    deadline = time.monotonic() + LOGIN_DEADLINE_S
+    while time.monotonic() < deadline:
+        if listener.ready.is_set():
+            return True
+        if link.status.state in (LinkState.REFUSED, LinkState.IN_USE, LinkState.WAITING):
+            return False
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def _check_rights(link: Link, listener: _Listener) -> AsyncIterator[Check]:
+    listed = await link.request(ListCommands())
+    allowed = {key for key, _ in listed.response.items()}
+    missing = {right for action, right in NEEDED_ACTIONS.items() if action.lower() not in allowed}
+    yield Check("rights", not missing, f"missing: {', '.join(sorted(missing))}" if missing else "originate, reporting")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(listener.booted.wait(), BOOTED_DEADLINE_S)
+    booted = listener.booted.is_set()
+    yield Check("events", booted, "" if booted else "FullyBooted did not come: read=system,call,agent,dialplan is needed")
+    before = time.time()
+    pong = await link.request(Ping())
+    stamp = pong.response.get("Timestamp")
+    if stamp is not None:
+        offset_s = float(stamp) - (before + time.time()) / 2
+        yield Check("clock", abs(offset_s) <= MAX_CLOCK_OFFSET_S, f"{offset_s:+.3f} s")
+
+
+async def second_opinion(pbx: Pbx) -> Check:
+    """The same login by panoramisk, a client that shares no line with ours."""
+    assert pbx.secret is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from panoramisk import Manager
+
+        manager = Manager(
+            loop=asyncio.get_running_loop(), host=pbx.host, port=pbx.port, username=pbx.username, secret=pbx.secret.get_secret_value(), ping_delay=60
+        )
+        try:
+            await asyncio.wait_for(manager.connect(), 5)
+            answer = await asyncio.wait_for(manager.send_action({"Action": "Ping"}), 5)
+            good = answer.success or answer.response == "Success"
+            return Check("second opinion", good, "panoramisk logs in too" if good else "panoramisk is refused")
+        except (OSError, TimeoutError, AttributeError) as error:
+            return Check("second opinion", False, f"panoramisk cannot log in: {type(error).__name__}")
+        finally:
+            manager.close()
+
+
+def check_asterisk_conf(directory: Path) -> list[Check]:
+    """The PBX's own files, read with pyst2's parser: is there a manager user, with the rights and filters that work?"""
+    checks = []
+    found = False
+    for path in sorted([directory / "manager.conf", *directory.glob("manager.d/*.conf")]):
+        if not path.is_file():
+            continue
+        for category in _read_conf(path).categories:
+            items = {item.name.strip(): item.value.strip() for item in category.items if hasattr(item, "name")}
+            if "read" in items:
+                found = True
+                missing = {"system", "call", "agent", "dialplan"} - set(items["read"].replace(" ", "").split(","))
+                checks.append(Check(f"{path.name} [{category.name}] read", not missing, f"missing: {', '.join(sorted(missing))}" if missing else ""))
+                wide = {"all", "command", "system", "config"} & set(items.get("write", "").replace(" ", "").split(","))
+                checks.append(Check(f"{path.name} [{category.name}] write", not wide, f"more than is needed: {', '.join(sorted(wide))}" if wide else ""))
+    if not found:
+        checks.append(Check("manager.conf", False, f"no manager user found in {directory}"))
+    return checks
+
+
+def _read_conf(path: Path) -> Any:
+    """pyst2's reading of a file; it does not know #include, so those lines are left out."""
+    from asterisk.config import Config, ParseError
+
+    text = "".join(line for line in path.read_text(errors="replace").splitlines(keepends=True) if not line.lstrip().startswith("#"))
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as plain:
+        plain.write(text)
+        plain.flush()
+        try:
+            return Config(plain.name)
+        except ParseError as error:
+            raise VochidError(f"{path.name}: {error}") from None

@@ -1,0 +1,53 @@
+"""The process's life: signals, systemd's notifications, the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from daemon.app import App
+from daemon.settings import Settings
+
+WATCHDOG_S = 5.0
+T = TypeVar("T")
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Runs to the end on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def serve(settings: Settings) -> None:
+    """The daemon, until SIGTERM or SIGINT; a second signal ends it at once."""
+    app, stopping = App(settings), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: os._exit(1) if stopping.is_set() else stopping.set())
+    try:
+        await app.start()
+        notify("READY=1")
+        while not stopping.is_set():
+            notify("WATCHDOG=1")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), WATCHDOG_S)
+    finally:
+        notify("STOPPING=1")
+        await app.stop()
+
+
+def notify(message: str) -> None:
+    """One datagram to systemd, when it listens (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.sendall(message.encode())

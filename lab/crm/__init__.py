@@ -1,0 +1,1 @@
+"""CRM sandboxes: strict stand-ins on real sockets."""

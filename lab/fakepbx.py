@@ -1,0 +1,131 @@
+"""A PBX that can only remember: a manager port that plays recorded bytes. For machines without root, and for faults.
+
+It never invents events: what it sends besides answers is a recording of a real Asterisk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daemon.ami.wire import Frame, FrameReader
+
+BANNER = b"Asterisk Call Manager/11.0.0\r\n"
+
+
+@dataclass
+class FakePbx:
+    """One manager port on loopback. `login`: accept, refuse, in_use or silent. `answers`: False, and it only listens."""
+
+    username: str = "vochid"
+    secret: str = field(default_factory=lambda: secrets.token_hex(8))
+    login: str = "accept"
+    md5: bool = True
+    answers: bool = True
+    boot: tuple[str, str] = ("2026-11-21", "08:00:00")
+    channels: list[str] = field(default_factory=list)
+    heard: list[Frame] = field(default_factory=list)
+    logins: int = 0
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.connected = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listens on a free port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.drop()
+        await asyncio.sleep(0)
+
+    def drop(self) -> None:
+        """Resets every connection."""
+        self.connected.clear()
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    def send(self, data: bytes) -> None:
+        """Sends raw bytes to everybody who is logged in."""
+        for writer in self._writers:
+            writer.write(data)
+
+    async def play(self, trace: Path, *, speed: float = 1.0) -> None:
+        """Plays a recording with its own pauses, `speed` times as fast."""
+        data = trace.read_bytes()
+        chunks = json.loads(trace.with_name(trace.name + ".json").read_bytes())["chunks"]
+        ends = [offset for offset, _ in chunks[1:]] + [len(data)]
+        before = chunks[0][1]
+        for (offset, at), end in zip(chunks, ends, strict=True):
+            await asyncio.sleep(max(0.0, at - before) / speed)
+            before = at
+            self.send(data[offset:end])
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames, challenge = FrameReader(), str(secrets.randbelow(10**9))
+        writer.write(BANNER)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(65_536):
+                for frame in frames.feed(data):
+                    if isinstance(frame, Frame):
+                        self.heard.append(frame)
+                        if self.answers and not await self._answer(frame, writer, challenge):
+                            return
+        self._writers.discard(writer)
+        writer.close()
+
+    async def _answer(self, frame: Frame, writer: asyncio.StreamWriter, challenge: str) -> bool:
+        action, action_id = frame.get("Action"), frame.get("ActionID") or ""
+        match action:
+            case "Challenge" if self.md5:
+                self._reply(writer, action_id, [("Response", "Success"), ("Challenge", challenge)])
+            case "Login":
+                return await self._login(frame, writer, challenge, action_id)
+            case "Ping":
+                self._reply(writer, action_id, [("Response", "Success"), ("Ping", "Pong"), ("Timestamp", "0")])
+            case "CoreStatus":
+                self._reply(writer, action_id, [("Response", "Success"), ("CoreStartupDate", self.boot[0]), ("CoreStartupTime", self.boot[1])])
+            case "CoreShowChannels":
+                self._reply(writer, action_id, [("Response", "Success"), ("EventList", "start")])
+                for uniqueid in self.channels:
+                    self._reply(writer, action_id, [("Event", "CoreShowChannel"), ("Uniqueid", uniqueid)])
+                self._reply(writer, action_id, [("Event", "CoreShowChannelsComplete"), ("EventList", "Complete"), ("ListItems", str(len(self.channels)))])
+            case "Logoff":
+                self._reply(writer, action_id, [("Response", "Goodbye")])
+                return False
+            case _:
+                self._reply(writer, action_id, [("Response", "Error"), ("Message", "Invalid/unknown command")])
+        return True
+
+    async def _login(self, frame: Frame, writer: asyncio.StreamWriter, challenge: str, action_id: str) -> bool:
+        self.logins += 1
+        if self.login == "silent":
+            return True
+        key = hashlib.md5((challenge + self.secret).encode(), usedforsecurity=False).hexdigest()
+        good = frame.get("Username") == self.username and (frame.get("Key") == key or frame.get("Secret") == self.secret)
+        if self.login == "in_use" or self.login == "refuse" or not good:
+            message = "Login Already In Use" if self.login == "in_use" else "Authentication failed"
+            self._reply(writer, action_id, [("Response", "Error"), ("Message", message)])
+            await writer.drain()
+            writer.close()
+            return False
+        self._reply(writer, action_id, [("Response", "Success"), ("Message", "Authentication accepted")])
+        self._writers.add(writer)
+        self.connected.set()
+        return True
+
+    def _reply(self, writer: asyncio.StreamWriter, action_id: str, headers: Iterable[tuple[str, str]]) -> None:
+        lines = [*headers]
+        lines.insert(1, ("ActionID", action_id))
+        writer.write("".join(f"{key}: {value}\r\n" for key, value in lines).encode() + b"\r\n")
