@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -340,7 +339,7 @@ class App:
         dispatcher = Dispatcher(
             outbox, crm, lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason})
         )
-        tenants.on_change(lambda changed: [dispatcher.settings_changed(number) for number in changed] and None)
+        tenants.on_change(dispatcher.settings_changed)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         await db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
         self.services = Services(
@@ -417,5 +416,3 @@ class App:
             before = time.monotonic()
             await asyncio.sleep(LAG_PROBE_S)
             metrics.LOOP_LAG.observe(max(0.0, time.monotonic() - before - LAG_PROBE_S))
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -156,7 +156,13 @@ def enterprise_list() -> None:
         async with _tenants(settings) as (tenants, _):
             await tenants.load()
             return [
-                (number, t.enterprise.name, "paused" if t.enterprise.paused else "active", ", ".join(p.name for p in t.enterprise.pbxs), ", ".join(t.integrations))
+                (
+                    number,
+                    t.enterprise.name,
+                    "paused" if t.enterprise.paused else "active",
+                    ", ".join(p.name for p in t.enterprise.pbxs),
+                    ", ".join(t.integrations),
+                )
                 for number, t in tenants.all().items()
             ]
 
@@ -342,7 +348,10 @@ def calls_tail(enterprise: Annotated[str | None, typer.Option("--enterprise", he
             async for call in follow(db, enterprise):
                 state = call["result"] or ("talking" if call["answered_at"] else "ringing" if call["rang"] else "started")
                 who = call["last_talked"] or ", ".join(call["rang"]) or call["initiator"] or ""
-                print(f"{call['started_at']}  {call['enterprise']}  {call['direction']:8}  {call['customer_number'] or 'withheld':16}  {state:11}  {who}", flush=True)
+                print(
+                    f"{call['started_at']}  {call['enterprise']}  {call['direction']:8}  {call['customer_number'] or 'withheld':16}  {state:11}  {who}",
+                    flush=True,
+                )
 
     _run(work)
 
@@ -367,7 +376,7 @@ def trace_record(
     """Records the raw AMI stream of a PBX over a connection of its own."""
 
     async def work(settings: Settings) -> int:
-        from daemon.calls.tape import record
+        from daemon.tape import record
 
         async with _tenants(settings) as (tenants, _):
             await tenants.load()
@@ -428,7 +437,7 @@ async def _outbox(settings: Settings, use: Callable[[Any], Awaitable[Any]]) -> A
         return await use(Outbox(db, "cli"))
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table for people; tab-separated lines in a pipe."""
     if not sys.stdout.isatty():
         for row in rows:

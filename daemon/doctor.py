@@ -126,7 +126,9 @@ async def check_pbx(pbx: Pbx) -> AsyncIterator[Check]:
         yield Check("login", False, "no secret is set")
         return
     listener, supervisor = _Listener(), Supervisor("doctor")
-    link = Link(pbx.name, LinkTarget(pbx.host, pbx.port, pbx.username, pbx.secret.get_secret_value(), pbx.tls, pbx.tls_fingerprint), listener, asyncio.Semaphore(1))
+    link = Link(
+        pbx.name, LinkTarget(pbx.host, pbx.port, pbx.username, pbx.secret.get_secret_value(), pbx.tls, pbx.tls_fingerprint), listener, asyncio.Semaphore(1)
+    )
     supervisor.serve("link", link.run)
     try:
         logged_in = await _logged_in(link, listener)

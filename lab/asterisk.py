@@ -146,16 +146,12 @@ class Asterisk:
             )  # fmt: skip
         deadline = asyncio.get_running_loop().time() + START_DEADLINE_S
         while asyncio.get_running_loop().time() < deadline and self.process.returncode is None:
-            if "Asterisk Ready" in await self.cli("core waitfullybooted") or await self._booted():
-                if await _greets(ami_port):
-                    return
+            if "fully booted" in await self.cli("core waitfullybooted") and await _greets(ami_port):
+                return
             await asyncio.sleep(0.1)
         tail = (self.directory / "log/console").read_text(errors="replace")[-1500:]
         await self.stop()
         raise RuntimeError(f"Asterisk did not start: {tail}")
-
-    async def _booted(self) -> bool:
-        return "fully booted" in (await self.cli("core waitfullybooted"))
 
     async def cli(self, command: str) -> str:
         """Runs one console command."""

@@ -184,5 +184,3 @@ def _latencies(log: Path) -> list[float]:
             if event["event"] == "delivery":
                 found.append(event["waited_ms"] + event["duration_ms"])
     return found
-
-

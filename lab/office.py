@@ -98,9 +98,7 @@ class Ports:
     def choose(cls) -> Ports:
         rtp = 20_000 + secrets.randbelow(180) * 200
         udp = socket.SOCK_DGRAM
-        return cls(
-            free_port(), free_port(udp), free_port(), free_port(udp), rtp, rtp + 100, free_port(udp), free_port()
-        )
+        return cls(free_port(), free_port(udp), free_port(), free_port(udp), rtp, rtp + 100, free_port(udp), free_port())
 
 
 @dataclass
@@ -305,10 +303,8 @@ def world_files(ports: Ports, secret: str) -> dict[str, str]:
         "manager.conf": f"[general]\nenabled = yes\nbindaddr = 127.0.0.1\nport = {ports.world_ami}\n"
         f"[lab]\nsecret = {secret}\nread = call,system\nwrite = originate,call,system,command,reporting\nwritetimeout = 5000\n",
         "extensions.conf": WORLD_EXTENSIONS,
-        "pjsip.conf": PJSIP.format(port=ports.world_sip)
-        + f"[office](endpoint)\ncontext = world\naors = office\nsend_pai = yes\ntrust_id_outbound = yes\n"
-        f"[office]\ntype = aor\ncontact = sip:127.0.0.1:{ports.pbx_sip}\n[office]\ntype = identify\nendpoint = office\nmatch = 127.0.0.1\n"
-        + lines,
+        "pjsip.conf": PJSIP.format(port=ports.world_sip) + f"[office](endpoint)\ncontext = world\naors = office\nsend_pai = yes\ntrust_id_outbound = yes\n"
+        f"[office]\ntype = aor\ncontact = sip:127.0.0.1:{ports.pbx_sip}\n[office]\ntype = identify\nendpoint = office\nmatch = 127.0.0.1\n" + lines,
         "rtp.conf": f"[general]\nrtpstart = {ports.world_rtp}\nrtpend = {ports.world_rtp + 98}\n",
         "cdr.conf": "[general]\nenable = no\n",
         "musiconhold.conf": "[default]\nmode = files\ndirectory = sounds/en\n",

@@ -172,7 +172,9 @@ def _upload_results(answer: Accepted, ids: list[str]) -> list[Outcome]:
         elif len(ids) > 1:
             results.append(Ambiguous("the CRM took a part of the batch, alone next time"))
         else:
-            results.append(Rejected(f"the CRM did not take the call: {answer.body.get('errorMsg') or 'no reason given'} {answer.body.get('errors') or ''}".strip()))
+            results.append(
+                Rejected(f"the CRM did not take the call: {answer.body.get('errorMsg') or 'no reason given'} {answer.body.get('errors') or ''}".strip())
+            )
     return results
 
 

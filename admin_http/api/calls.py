@@ -18,7 +18,7 @@ RESULTS = tuple(map(str, Result))
 
 
 async def list_calls(ask: Ask) -> web.StreamResponse:
-    items, following = await ask.services.calls.list(
+    items, following = await ask.services.calls.page(
         ask.enterprise,
         since=ask.time("from"),
         until=ask.time("to"),

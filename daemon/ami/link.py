@@ -297,9 +297,7 @@ class Link:
 
     def _set(self, state: LinkState, *, reason: str = "", failures: int = 0, version: str = "") -> None:
         since = self.status.since if self.status.state is state else time.time()
-        self.status = replace(
-            self.status, state=state, reason=reason, failures=failures, version=version or self.status.version, since=since
-        )
+        self.status = replace(self.status, state=state, reason=reason, failures=failures, version=version or self.status.version, since=since)
 
 
 def _tls_context(target: LinkTarget) -> ssl.SSLContext:

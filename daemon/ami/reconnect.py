@@ -21,8 +21,5 @@ def lost_delay_s(failures: int, random: float) -> float:
 
 def refused_delay_s(reason: RefusedFor, refusals: int, random: float) -> float:
     """Delay after the `refusals`-th refusal in a row (from 1), with up to 10 % added so that a fleet spreads out."""
-    if reason is RefusedFor.ALREADY_IN_USE:
-        base = IN_USE_RETRY_S
-    else:
-        base = CREDENTIALS_RETRY_S[min(refusals, len(CREDENTIALS_RETRY_S)) - 1]
-    return base * (1 + random / 10)
+    slow = CREDENTIALS_RETRY_S[min(refusals, len(CREDENTIALS_RETRY_S)) - 1]
+    return (IN_USE_RETRY_S if reason is RefusedFor.ALREADY_IN_USE else slow) * (1 + random / 10)

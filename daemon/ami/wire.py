@@ -56,9 +56,7 @@ class Frame:
             for line in self.raw.split(b"\r\n"):
                 key, colon, value = line.partition(b":")
                 if colon:
-                    headers.setdefault(key.strip().lower(), []).append(
-                        value[1:] if value.startswith(b" ") else value
-                    )
+                    headers.setdefault(key.strip().lower(), []).append(value[1:] if value.startswith(b" ") else value)
             self._headers = headers
         return self._headers
 

@@ -8,6 +8,7 @@ and counted, and the calls concerned are marked with a gap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 
 TICK_S = 0.5
+STOP_DEADLINE_S = 5.0
 RETRY_S = 0.5
 MAX_RETRY_S = 5.0
 MAX_BATCH = 200
@@ -55,6 +57,8 @@ class PbxFeed:
         self._on_state = on_state
         self._waiting: deque[CallChange] = deque()
         self._news = asyncio.Event()
+        self._all_stored = asyncio.Event()
+        self._all_stored.set()
         self._buffer: list[tuple[Frame, float]] | None = None
         self._tapes: list[Callable[[bytes, float], None]] = []
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
@@ -72,9 +76,9 @@ class PbxFeed:
 
     async def stop(self) -> None:
         """Gives what waits a last chance to be stored, then stops."""
-        deadline = time.monotonic() + 5
-        while self._waiting and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        self._news.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_stored.wait(), STOP_DEADLINE_S)
         await self._supervisor.stop()
 
     def set_view(self, view: PbxView) -> None:
@@ -107,9 +111,8 @@ class PbxFeed:
         metrics.AMI_UNSEEN.labels(view.enterprise, skipped.reason).inc()
         log.warning("ami frame skipped", pbx=self._name, reason=skipped.reason, size_bytes=skipped.size_bytes)
         self._model.mark_gap()
-        if self._buffer is None:  # what was missed may be a hangup: look again
-            if self._link is not None:
-                self._resync_soon(self._link)
+        if self._buffer is None and self._link is not None:  # what was missed may be a hangup: look again
+            self._resync_soon(self._link)
 
     def on_down(self, reason: str) -> None:
         self._buffer = None
@@ -166,6 +169,7 @@ class PbxFeed:
         if len(self._waiting) > MAX_WAITING_CALLS:
             self._thin_out()
         metrics.WRITER_WAITING.set(len(self._waiting))
+        self._all_stored.clear()
         self._news.set()
 
     def _thin_out(self) -> None:
@@ -198,6 +202,7 @@ class PbxFeed:
                     log.error("database is away, changes wait", pbx=self._name, waiting=len(self._waiting), error=str(error)[:200])
                     await asyncio.sleep(delay_s)
                     delay_s = min(MAX_RETRY_S, delay_s * 2)
+            self._all_stored.set()
 
     async def _store(self, batch: list[CallChange]) -> None:
         view = self._model.view

@@ -45,10 +45,8 @@ def read_trace(name: str, data: bytes, sidecar: bytes | None) -> Iterator[tuple[
 def _json_events(data: bytes) -> Iterator[tuple[Event, float]]:
     try:
         text = data.decode()
-        if text.lstrip().startswith("["):
-            objects = json.loads(text)
-        else:
-            objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+        is_array = text.lstrip().startswith("[")
+        objects = json.loads(text) if is_array else [json.loads(line) for line in text.splitlines() if line.strip()]
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise TraceError(f"not JSON: {error}") from error
     at = 0.0

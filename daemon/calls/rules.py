@@ -15,7 +15,9 @@ _NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
 # Q.850 causes. DialStatus alone does not tell these apart: a phone's 403 and 404 arrive as NOANSWER.
 _BUSY_CAUSES = frozenset({17})
 _REJECTED_CAUSES = frozenset({21, 29, 50, 55, 57, 87})
-_UNAVAILABLE_CAUSES = frozenset({1, 2, 3, 5, 6, 20, 22, 25, 27, 28, 34, 38, 41, 42, 44, 47, 58, 63, 65, 66, 69, 79, 88, 95, 96, 97, 98, 99, 100, 101, 102, 103, 111})
+_UNAVAILABLE_CAUSES = frozenset(
+    {1, 2, 3, 5, 6, 20, 22, 25, 27, 28, 34, 38, 41, 42, 44, 47, 58, 63, 65, 66, 69, 79, 88, 95, 96, 97, 98, 99, 100, 101, 102, 103, 111}
+)
 
 
 def call_id(view: PbxView, first_uniqueid: str) -> str:
@@ -306,9 +308,7 @@ class Judgement:
         kind = LegKind.INTERNAL
         if channel in self.externals:
             kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
-        return Leg(
-            channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause
-        )
+        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause)
 
 
 def _arrived(channel: Channel) -> bool:

@@ -70,10 +70,10 @@ class Dispatcher:
             worker.running = True
             self._supervisor.job("/".join(key), self._work(key, worker))
 
-    def settings_changed(self, enterprise: str) -> None:
+    def settings_changed(self, enterprises: set[str]) -> None:
         """New settings may have cured a connection."""
-        for (owner, integration), worker in self._workers.items():
-            if owner == enterprise and worker.needs_reauth:
+        for (owner, integration), worker in list(self._workers.items()):
+            if owner in enterprises and worker.needs_reauth:
                 worker.needs_reauth = False
                 worker.health = Health()
                 self._note_state(owner, integration, "ok", "settings changed")

@@ -20,9 +20,17 @@ class Attempt:
 class CrmPort(Protocol):
     """One connection (enterprise x integration), ready to be told things."""
 
-    account: str
-    policy: Policy
-    observe: bool
+    @property
+    def account(self) -> str:
+        """Names the CRM account, whose limits are shared."""
+
+    @property
+    def policy(self) -> Policy:
+        """How its kinds are delivered."""
+
+    @property
+    def observe(self) -> bool:
+        """Everything is computed and logged, nothing is sent."""
 
     async def deliver(self, batch: Sequence[Delivery], deadline_s: float) -> Attempt:
         """Tells the CRM."""

@@ -121,9 +121,7 @@ class Call:
             "answered_by": self.answered_by,
             "last_talked": self.last_talked,
             "initiator": self.initiator,
-            "transfers": [
-                {"kind": t.kind, "from": t.source, "to": t.target, "completed": t.completed} for t in self.transfers
-            ],
+            "transfers": [{"kind": t.kind, "from": t.source, "to": t.target, "completed": t.completed} for t in self.transfers],
             "queue": self.queue,
             "click_to_call": self.click_to_call,
             "consult": self.consult,

@@ -14,10 +14,7 @@ from urllib.parse import urlsplit
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NEVER = tuple(
-    ipaddress.ip_network(text)
-    for text in ("224.0.0.0/4", "192.88.99.0/24", "fec0::/10", "ff00::/8", "::/96", "2001::/32", "100::/64")
-)
+_NEVER = tuple(ipaddress.ip_network(text) for text in ("224.0.0.0/4", "192.88.99.0/24", "fec0::/10", "ff00::/8", "::/96", "2001::/32", "100::/64"))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
 

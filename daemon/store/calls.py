@@ -32,7 +32,7 @@ class CallRepository:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def list(
+    async def page(
         self,
         enterprise: str,
         *,

@@ -20,7 +20,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import asyncpg
 
@@ -153,32 +153,34 @@ class EmbeddedPostgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8",
         )  # fmt: skip
         # In single-user mode, so that the superuser never needs to be reachable with anybody's password.
-        script = (
-            f"create role vochid login createrole password '{password}';\n"
-            f"create database {DATABASE} owner vochid;\n"
-            f"alter role postgres password null;\n"
-        )
+        script = f"create role vochid login createrole password '{password}';\ncreate database {DATABASE} owner vochid;\nalter role postgres password null;\n"
         self._call(binaries / "postgres", "--single", "-D", str(self._data), "postgres", text=script)
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
+        options = {
+            "listen_addresses": "", "unix_socket_directories": str(self._run), "unix_socket_permissions": "0700",
+            "max_connections": "60", "shared_buffers": "128MB", "timezone": "UTC", "log_timezone": "UTC",
+        }  # fmt: skip
+        command = [str(binaries / "postgres"), "-D", str(self._data), *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))]
         with (self._home / "log").open("ab") as log:
-            return subprocess.Popen(
-                [
-                    binaries / "postgres", "-D", self._data, "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._run}",
-                    "-c", "unix_socket_permissions=0700", "-c", "max_connections=60", "-c", "shared_buffers=128MB",
-                    "-c", "timezone=UTC", "-c", "log_timezone=UTC",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user(),  # type: ignore[call-overload]
-            )  # fmt: skip
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_user()
+            )
+        return process
 
     def _call(self, program: Path, *arguments: str, text: str | None = None) -> None:
         done = subprocess.run(
-            [program, *arguments], input=text, capture_output=True, text=True, cwd="/", **self._as_user()  # type: ignore[call-overload]
+            [program, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            **self._as_user(),  # type: ignore[call-overload]
         )
         if done.returncode != 0:
             raise SettingsError(f"the embedded database cannot be made: {(done.stderr or done.stdout).strip()[-400:]}")
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         if self._user is None:
             return {"umask": 0o077}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": [], "umask": 0o077}
@@ -214,9 +216,7 @@ def _server_user() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(SERVER_USER)
     except KeyError:
-        done = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER], capture_output=True, text=True
-        )
+        done = subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER], capture_output=True, text=True)
         try:
             return pwd.getpwnam(SERVER_USER)
         except KeyError:

@@ -166,7 +166,7 @@ class Enterprise(Strict):
     employee_mobiles: tuple[str, ...] = Field(default=(), max_length=10_000)
     dial_rules: DialRules = DialRules()
     smart_redirect: SmartRedirect = SmartRedirect()
-    integrations: dict[str, Any] = {}
+    integrations: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("timezone")
     @classmethod

@@ -98,9 +98,7 @@ def _with_omitted(model: type[BaseModel], sent: dict[str, Any], stored: dict[str
         items = next((typing.get_args(option) for option in options if typing.get_origin(option) in (tuple, list)), ())
         if isinstance(result.get(key), list) and isinstance(old, list) and items and isinstance(items[0], type) and issubclass(items[0], BaseModel):
             by_name = {item.get("name"): item for item in old if isinstance(item, dict)}
-            result[key] = [
-                _with_omitted(items[0], item, by_name.get(item.get("name"), {})) if isinstance(item, dict) else item for item in result[key]
-            ]
+            result[key] = [_with_omitted(items[0], item, by_name.get(item.get("name"), {})) if isinstance(item, dict) else item for item in result[key]]
     return result
 
 

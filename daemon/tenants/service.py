@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -216,19 +217,20 @@ class Tenants:
         integrations = sent.pop("integrations", None) or {}
         if not isinstance(integrations, dict):
             raise SettingsError("must be an object by integration name", field="integrations")
-        document = self._sealed_part(Enterprise, sent, stored, number, "", lambda plain: self._validate(plain))
+        document = self._sealed_part(Enterprise, sent, stored, number, "", self._validate)
         if document.get("secret") is None:
             document["secret"] = self._seal(secrets.token_hex(16), number, "secret")
         document["integrations"] = {}
         for name, raw in integrations.items():
             model, prefix = self._kind(name), f"integrations.{name}"
             old = stored.get("integrations", {}).get(name, {})
-            document["integrations"][name] = self._sealed_part(
-                model, _object(raw, name), old, number, prefix, lambda plain, name=name: self._validate_integration(name, plain)
-            )
+            validate = partial(self._validate_integration, name)
+            document["integrations"][name] = self._sealed_part(model, _object(raw, name), old, number, prefix, validate)
         return document
 
-    def _sealed_part(self, model: Any, sent: dict[str, Any], stored: dict[str, Any], number: str, prefix: str, validate: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    def _sealed_part(
+        self, model: Any, sent: dict[str, Any], stored: dict[str, Any], number: str, prefix: str, validate: Callable[[dict[str, Any]], Any]
+    ) -> dict[str, Any]:
         try:
             kept = keep_stored(model, sent, stored)
             plain = map_secrets(model, kept, lambda value, path: self._open(value, number, path), prefix)

@@ -46,6 +46,15 @@ class Switches:
     fail_next: deque[str] = field(default_factory=deque)
 
 
+_PAGE = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><meta http-equiv=refresh content=2>
+<title>RetailCRM sandbox</title><style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
+h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2rem }} div {{ overflow-x: auto }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }}
+th, td {{ text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #8884; white-space: nowrap }} th {{ font-weight: 600; opacity: .7 }}
+</style><h1>RetailCRM sandbox</h1><p>{said}</p><h2>Popups</h2><div>{popups}</div><h2>Journal</h2><div>{journal}</div></html>"""
+
 FAULTS = ("500", "500-json", "502", "html-200", "truncated", "reset", "silence", "done-then-silence", "redirect", "429", "errors-array", "wrong-type")
 
 
@@ -264,14 +273,11 @@ class RetailCrmSandbox:
             [c["date"], c["type"], c["phone"], c.get("code"), c["result"], c.get("durationWaiting"), c.get("duration"), c.get("externalPhone")]
             for c in reversed(list(self.journal.values())[-50:])
         ]
-        body = (
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><meta http-equiv=refresh content=2>"
-            "<title>RetailCRM sandbox</title><style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-            "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid #8884}"
-            "div{overflow-x:auto}th{font-weight:600;opacity:.7}h2{margin-top:2rem}</style>"
-            f"<h1>RetailCRM sandbox</h1><p>{len(self.events)} popups, {len(self.journal)} journal entries, {self.duplicates} repeats recognised, {len(self.refusals)} refusals.</p>"
-            f"<h2>Popups</h2><div>{table(['time', 'type', 'customer', 'extensions', 'ended as'], popups)}</div>"
-            f"<h2>Journal</h2><div>{table(['started', 'type', 'customer', 'manager', 'result', 'waited, s', 'talked, s', 'line'], journal)}</div>"
+        said = f"{len(self.events)} popups, {len(self.journal)} journal entries, {self.duplicates} repeats recognised, {len(self.refusals)} refusals."
+        body = _PAGE.format(
+            said=said,
+            popups=table(["time", "type", "customer", "extensions", "ended as"], popups),
+            journal=table(["started", "type", "customer", "manager", "result", "waited, s", "talked, s", "line"], journal),
         )
         return web.Response(text=body, content_type="text/html")
 

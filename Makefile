@@ -1,0 +1,38 @@
+# make setup   .venv with everything in it          make demo    a real PBX, a CRM, the daemon, and calls between them
+# make run     the daemon on its embedded database  make test    the whole suite
+# make check   lint, types, layers                  make bench   the figures
+PY := .venv/bin/python
+
+.PHONY: setup run demo check test bench lab-16 lock clean
+
+setup:
+	@python3 tools/setup.py
+
+run: setup
+	@.venv/bin/vochid run
+
+demo: setup
+	@.venv/bin/vochid demo
+
+check: setup
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+test: check
+	@$(PY) -m pytest -n 2 --dist loadgroup
+
+bench: setup
+	@$(PY) -m benchmarks
+
+# The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
+lab-16: setup
+	@LAB_ASTERISK=16 $(PY) -m pytest tests/live
+
+# After a change of dependencies in pyproject.toml.
+lock: setup
+	@$(PY) -m pip -q install uv && $(PY) -m uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --no-annotate --python-version 3.11 -q -o requirements.lock
+
+clean:
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
