@@ -97,7 +97,7 @@ class Call:
     def wait_seconds(self) -> float:
         """Start to first answer, or to the end; 0 while it rings."""
         until = self.answered_at if self.answered_at is not None else self.ended_at
-        return round(max(0.0, until - self.started_at), 3) if until is not None else 0.0
+        return round(max(0.0, round(until, 3) - round(self.started_at, 3)), 3) if until is not None else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The record as the API, the live stream and `calls replay` show it."""

@@ -153,7 +153,7 @@ class EmbeddedPostgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8",
         )  # fmt: skip
         # In single-user mode, so that the superuser never needs to be reachable with anybody's password.
-        script = f"create role vochid login createrole password '{password}';\ncreate database {DATABASE} owner vochid;\nalter role postgres password null;\n"
+        script = f"create role vochid login createrole createdb password '{password}';\ncreate database {DATABASE} owner vochid;\nalter role postgres password null;\n"
         self._call(binaries / "postgres", "--single", "-D", str(self._data), "postgres", text=script)
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
@@ -175,7 +175,7 @@ class EmbeddedPostgres:
             capture_output=True,
             text=True,
             cwd="/",
-            **self._as_user(),  # type: ignore[call-overload]
+            **self._as_user(),
         )
         if done.returncode != 0:
             raise SettingsError(f"the embedded database cannot be made: {(done.stderr or done.stdout).strip()[-400:]}")

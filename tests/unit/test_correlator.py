@@ -1,0 +1,265 @@
+"""The call model under stress: properties over recorded traffic, and what recordings do not show."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.calls.correlator import MAX_CHANNELS, Correlator
+from daemon.calls.replay import JsonEvent, TraceError, read_trace, replay
+from daemon.model.call import Call, Result
+from daemon.model.signal import Answered, CallChange, Ended, Ringing, StoppedRinging
+from tests.golden.view import VIEW
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+NAMES = ("inbound-answered", "ring-group", "queue-linear", "outbound-answered", "click-local-dial", "forwarded-to-mobile", "inbound-cancelled")
+
+
+def events_of(name: str) -> list[tuple[Any, float]]:
+    trace = GOLDEN / name / "asterisk-22.ami"
+    return list(read_trace(trace.name, trace.read_bytes(), trace.with_name(trace.name + ".json").read_bytes()))
+
+
+RECORDED = {name: events_of(name) for name in NAMES}
+
+
+class Renamed:
+    """An event of the same call on another day: every identity is changed, nothing else."""
+
+    def __init__(self, event: Any, mark: str) -> None:
+        self._event, self._mark, self.event = event, mark, event.event
+
+    def get(self, header: str, /) -> str | None:
+        value = self._event.get(header)
+        return f"{self._mark}{value}" if value and header.lower().endswith(("uniqueid", "linkedid")) else value
+
+
+def summary(calls: Iterable[Call]) -> list[Any]:
+    return sorted(
+        [(c.direction, c.customer_number, c.result, c.rang, c.answered_by, c.last_talked, round(c.talk_seconds, 2), len(c.legs)) for c in calls],
+        key=repr,
+    )
+
+
+def changes_of(name: str) -> list[CallChange]:
+    model = Correlator(VIEW)
+    return [change for event, at in RECORDED[name] for change in model.feed(event, at)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_independent_calls_give_the_same_records_however_they_interleave(names: list[str], rng: random.Random) -> None:
+    streams = [[(Renamed(event, f"{i}-"), n) for n, (event, _) in enumerate(RECORDED[name])] for i, name in enumerate(names)]
+    starts = [RECORDED[name][0][1] for name in names]
+    expected = [call for i, name in enumerate(names) for call in replay(iter([(Renamed(e, f"{i}-"), at) for e, at in RECORDED[name]]), VIEW)]
+    order = [i for i, stream in enumerate(streams) for _ in stream]
+    rng.shuffle(order)
+    positions, mixed = [0] * len(streams), []
+    for i in order:
+        event, n = streams[i][positions[i]]
+        positions[i] += 1
+        mixed.append((event, RECORDED[names[i]][n][1] - starts[i] + 1_000_000))
+    # Times of different calls are not in order here; each call's own are, and only those count.
+    found = replay(iter(mixed), VIEW)
+    assert [s[:6] for s in summary(found)] == [s[:6] for s in summary(expected)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.randoms(use_true_random=False))
+def test_duplicated_and_dropped_noise_changes_nothing(name: str, rng: random.Random) -> None:
+    noisy = []
+    for event, at in RECORDED[name]:
+        if event.event in ("NewConnectedLine", "HangupRequest", "SoftHangupRequest", "AgentCalled", "BridgeCreate") and event.event != "HangupRequest":
+            if rng.random() < 0.5:
+                continue
+            noisy.append((event, at))
+        noisy.append((event, at))
+        if event.event in ("DialEnd", "DialState", "Newstate", "Hangup", "BridgeLeave") and rng.random() < 0.3:
+            noisy.append((event, at))
+    assert summary(replay(iter(noisy), VIEW)) == summary(replay(iter(RECORDED[name]), VIEW))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.randoms(use_true_random=False))
+def test_no_order_and_no_loss_of_events_makes_the_model_raise(name: str, rng: random.Random) -> None:
+    events = [item for item in RECORDED[name] if rng.random() < 0.8]
+    rng.shuffle(events)
+    for call in replay(iter(events), VIEW):
+        json.dumps(call.to_json())
+
+
+HEADERS = st.sampled_from(
+    ["Uniqueid", "Linkedid", "DestUniqueid", "DestLinkedid", "Channel", "DestChannel", "ChannelState", "BridgeUniqueid", "LocalOneUniqueid",
+     "LocalTwoUniqueid", "Exten", "Context", "CallerIDNum", "CallerIDName", "DialStatus", "Cause", "Variable", "Value", "Queue", "SwapUniqueid",
+     "ToBridgeUniqueid", "FromBridgeUniqueid", "Application", "Data", "Forward", "Newname"]
+)  # fmt: skip
+KINDS = st.sampled_from(sorted(Correlator(VIEW)._handlers))
+HOSTILE = st.one_of(st.text(max_size=12), st.sampled_from(["1", "2", "3", "PJSIP/150-1", "PJSIP/provider-2", "Local/1@x-1;1", "6", "", "99999999999999999999"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(KINDS, st.dictionaries(HEADERS, HOSTILE, max_size=10), st.floats(0, 1e9)), max_size=40))
+def test_no_event_makes_the_model_raise(events: list[tuple[str, dict[str, str], float]]) -> None:
+    model = Correlator(VIEW)
+    for kind, headers, at in events:
+        for change in model.feed(JsonEvent({"Event": kind, **headers}), at):
+            json.dumps(change.call.to_json())
+    model.tick(2e9)
+
+
+def event(kind: str, **headers: str) -> JsonEvent:
+    return JsonEvent({"Event": kind, **headers})
+
+
+def arriving(uniqueid: str, **more: str) -> JsonEvent:
+    base = {
+        "Channel": f"PJSIP/provider-{uniqueid}", "ChannelState": "4", "CallerIDNum": "+375296254070", "Context": "from-trunk",
+        "Exten": "+375171112230", "Uniqueid": uniqueid, "Linkedid": uniqueid,
+    }  # fmt: skip
+    return event("Newchannel", **{**base, **more})
+
+
+def test_a_popup_opens_for_whom_rings_and_closes_for_the_loser_before_the_end() -> None:
+    signals = [signal for change in changes_of("ring-group") for signal in change.signals]
+    rung = [extension for signal in signals if isinstance(signal, Ringing) for extension in signal.extensions]
+    assert sorted(rung) == ["150", "151"]
+    assert StoppedRinging(("150",)) in signals
+    assert signals[-1] == Ended(("151",))
+    assert Answered("151") in signals
+
+
+def test_every_popup_that_opens_closes_exactly_once() -> None:
+    for name in NAMES:
+        opened: list[str] = []
+        for change in changes_of(name):
+            for signal in change.signals:
+                if isinstance(signal, Ringing):
+                    assert not set(opened) & set(signal.extensions)
+                    opened += signal.extensions
+                if isinstance(signal, (StoppedRinging, Ended)):
+                    for extension in signal.extensions:
+                        opened.remove(extension)
+        assert opened == []
+
+
+def test_an_outgoing_popup_goes_to_who_dialled_once_the_customer_is_dialled() -> None:
+    [ringing] = [signal for change in changes_of("outbound-answered") for signal in change.signals if isinstance(signal, Ringing)]
+    assert ringing == Ringing(("151",))
+
+
+def test_a_call_is_told_when_it_begins_and_again_only_when_its_record_changes() -> None:
+    changes = changes_of("inbound-answered")
+    assert len(changes) <= 7
+    assert len({change.call.id for change in changes}) == 1
+
+
+def test_a_trace_that_begins_in_mid_call_gives_a_record_with_a_gap() -> None:
+    events = RECORDED["inbound-answered"]
+    start = next(i for i, (e, _) in enumerate(events) if e.event == "BridgeEnter")
+    [call] = replay(iter(events[start:]), VIEW)
+    assert call.gap
+    assert call.result is Result.ANSWERED
+    assert call.answered_by == "150"
+
+
+def test_a_trace_that_ends_in_mid_call_leaves_its_result_open() -> None:
+    events = RECORDED["inbound-answered"]
+    end = next(i for i, (e, _) in enumerate(events) if e.event == "HangupRequest")
+    [call] = replay(iter(events[:end]), VIEW)
+    assert call.result is None
+    assert call.ended_at is None
+    assert call.answered_by == "150"
+
+
+def test_a_call_whose_end_was_not_seen_is_interrupted_or_stays_answered() -> None:
+    model = Correlator(VIEW)
+    model.feed(arriving("1"), 10.0)
+    [change] = model.lose(["1"], 20.0)
+    assert (change.call.result, change.call.gap, change.call.ended_at) == (Result.INTERRUPTED, True, 10.0)
+    events = RECORDED["inbound-answered"]
+    end = next(i for i, (e, _) in enumerate(events) if e.event == "HangupRequest")
+    model = Correlator(VIEW)
+    for e, at in events[:end]:
+        model.feed(e, at)
+    call = model.lose(model.knows(), events[end][1] + 100)[-1].call
+    assert (call.result, call.gap) == (Result.ANSWERED, True)
+    assert call.talk_seconds < 5
+
+
+def test_channels_that_are_never_hung_up_do_not_fill_the_memory() -> None:
+    model = Correlator(VIEW)
+    for n in range(MAX_CHANNELS + 200):
+        model.feed(arriving(str(n)), float(n))
+    assert len(model.knows()) <= MAX_CHANNELS
+    assert len(model._told) <= MAX_CHANNELS
+
+
+def test_ended_calls_leave_nothing_behind() -> None:
+    model = Correlator(VIEW)
+    for i in range(50):
+        for e, at in RECORDED["click-local-dial"]:
+            model.feed(Renamed(e, f"{i}-"), at + i * 1_000)
+    model.feed(event("FullyBooted"), 1e12)
+    assert model.knows() == set()
+    assert not model._told
+    assert not model._closing
+    assert not model._by_linkedid
+    assert not model._graph.bridges
+    assert len(model._tombstones) < 30
+
+
+def test_the_same_uniqueid_on_another_boot_is_another_call() -> None:
+    from dataclasses import replace
+
+    from daemon.calls.rules import call_id
+
+    assert call_id(VIEW, "1.1") == call_id(VIEW, "1.1")
+    assert call_id(VIEW, "1.1") != call_id(replace(VIEW, boot="later"), "1.1")
+    assert call_id(VIEW, "1.1") != call_id(replace(VIEW, pbx="other"), "1.1")
+
+
+def test_voicemail_outranks_giving_up_and_giving_up_outranks_no_answer() -> None:
+    [call] = replay(iter(events_of("voicemail")), VIEW)
+    assert call.result is Result.VOICEMAIL
+    [call] = replay(iter(RECORDED["inbound-cancelled"]), VIEW)
+    assert call.result is Result.CANCELLED
+
+
+def test_two_phones_of_a_merged_call_are_one_record_and_the_younger_one_is_marked_a_consultation() -> None:
+    model = Correlator(VIEW)
+    model.feed(arriving("1"), 1.0)
+    model.feed(event("Newchannel", Channel="PJSIP/150-9", ChannelState="4", CallerIDNum="150", Context="inoffice", Exten="151", Uniqueid="9", Linkedid="9"), 2.0)
+    changes = model.feed(event("BridgeEnter", BridgeUniqueid="b", BridgeType="basic", Channel="PJSIP/150-9", Uniqueid="9", Linkedid="9"), 3.0)
+    changes += model.feed(event("BridgeEnter", BridgeUniqueid="b", BridgeType="basic", Channel="PJSIP/provider-1", Uniqueid="1", Linkedid="1"), 3.0)
+    consult = next(change.call for change in changes if change.call.consult)
+    assert consult.ended_at == 3.0
+    assert changes[-1].call.answered_by == "150"
+    assert not changes[-1].call.consult
+
+
+@pytest.mark.parametrize("text", [b"not json", b"[1, 2]", b'{"Event": "x"'])
+def test_a_file_that_is_no_trace_is_told_so(text: bytes) -> None:
+    with pytest.raises(TraceError):
+        list(read_trace("x.json", text, None))
+
+
+def test_json_traces_are_read_as_array_and_as_lines_with_times_from_timestamp_headers() -> None:
+    events = [{"event": "Newchannel", "uniqueid": "1", "Timestamp": "1700000000.5"}, {"EVENT": "Hangup", "Uniqueid": ["1", "2"]}]
+    for data in (json.dumps(events).encode(), "\n".join(map(json.dumps, events)).encode()):
+        [(first, at), (second, later)] = list(read_trace("x.jsonl", data, None))
+        assert (first.event, second.event, first.get("UniqueID"), second.get("uniqueid")) == ("Newchannel", "Hangup", "1", "1")
+        assert (at, later) == (1700000000.5, 1700000000.5)
+
+
+def test_a_raw_trace_without_a_sidecar_counts_time_from_zero() -> None:
+    data = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
+    calls = replay(read_trace("x.ami", data, None), VIEW)
+    assert [call.started_at for call in calls] == [0.0]
+    assert calls[0].answered_by == "150"

@@ -1,0 +1,204 @@
+"""A link against a PBX that can only remember: logins, losses, silence, and handlers that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.ami import link as link_module
+from daemon.ami.actions import CoreShowChannels, CoreStatus, Ping
+from daemon.ami.fleet import Fleet
+from daemon.ami.link import ActionTimeout, Link, LinkDown, LinkState, LinkTarget
+from daemon.ami.reconnect import lost_delay_s, refused_delay_s
+from daemon.ami.session import RefusedFor
+from daemon.ami.wire import Frame, Skipped
+from daemon.supervisor import Supervisor
+from lab.fakepbx import FakePbx
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+class Handler:
+    def __init__(self) -> None:
+        self.events: list[Frame] = []
+        self.skipped: list[Skipped] = []
+        self.downs: list[str] = []
+        self.ready = asyncio.Event()
+        self.fails = False
+
+    def on_ready(self, link: Link) -> None:
+        self.ready.set()
+
+    def on_event(self, frame: Frame, at: float) -> None:
+        self.events.append(frame)
+        if self.fails:
+            raise RuntimeError("a bug in a handler")
+
+    def on_unseen(self, skipped: Skipped) -> None:
+        self.skipped.append(skipped)
+
+    def on_down(self, reason: str) -> None:
+        self.downs.append(reason)
+
+    def on_bytes(self, data: bytes, at: float) -> None: ...
+
+
+@asynccontextmanager
+async def linked(pbx: FakePbx, *, secret: str | None = None, wait: bool = True) -> AsyncIterator[tuple[Link, Handler]]:
+    await pbx.start()
+    handler, supervisor = Handler(), Supervisor("test")
+    link = Link("t", LinkTarget("127.0.0.1", pbx.port, pbx.username, secret or pbx.secret), handler, asyncio.Semaphore(1))
+    supervisor.serve("link", link.run)
+    try:
+        if wait:
+            await asyncio.wait_for(handler.ready.wait(), 5)
+        yield link, handler
+    finally:
+        await supervisor.stop()
+        await pbx.stop()
+
+
+async def until(condition: object, timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+async def test_it_logs_in_asks_and_hears() -> None:
+    pbx = FakePbx(channels=["1.1", "1.2"])
+    async with linked(pbx) as (link, handler):
+        assert (await link.request(CoreStatus())).response.get("CoreStartupDate") == "2026-11-21"
+        assert len((await link.request(CoreShowChannels())).items) == 2
+        await pbx.play(GOLDEN / "inbound-answered/asterisk-22.ami", speed=100)
+        await until(lambda: any(frame.event == "Hangup" for frame in handler.events))
+
+
+async def test_a_pbx_without_md5_is_logged_in_to_plainly() -> None:
+    async with linked(FakePbx(md5=False)) as (link, _):
+        assert link.is_ready
+
+
+async def test_a_handler_that_raises_never_closes_the_link() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (link, handler):
+        handler.fails = True
+        pbx.send(b"Event: A\r\n\r\nEvent: B\r\n\r\n")
+        await until(lambda: len(handler.events) == 2)
+        assert link.is_ready
+        assert (await link.request(Ping())).ok
+
+
+async def test_a_wrong_secret_is_a_state_with_a_slow_lane() -> None:
+    pbx = FakePbx()
+    async with linked(pbx, secret="wrong", wait=False) as (link, _):
+        await until(lambda: link.status.state is LinkState.REFUSED)
+        await asyncio.sleep(1.5)
+        assert pbx.logins == 1
+        assert link.status.reason == "Authentication failed"
+
+
+async def test_a_login_already_in_use_is_another_state() -> None:
+    async with linked(FakePbx(login="in_use"), wait=False) as (link, _):
+        await until(lambda: link.status.state is LinkState.IN_USE)
+
+
+async def test_a_reset_is_reconnected_and_what_was_in_flight_fails_without_being_sent_again() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (link, handler):
+        pbx.answers = False
+        waiting = asyncio.ensure_future(link.request(CoreStatus()))
+        await until(lambda: sum(f.get("Action") == "CoreStatus" for f in pbx.heard) == 1)
+        pbx.answers = True
+        handler.ready.clear()
+        pbx.drop()
+        with pytest.raises(LinkDown):
+            await waiting
+        await asyncio.wait_for(handler.ready.wait(), 5)
+        assert handler.downs
+        assert sum(f.get("Action") == "CoreStatus" for f in pbx.heard) == 1
+
+
+async def test_a_request_without_a_connection_fails_at_once() -> None:
+    link = Link("t", LinkTarget("127.0.0.1", 1, "u", "s"), Handler(), asyncio.Semaphore(1))
+    with pytest.raises(LinkDown, match="not connected"):
+        await link.request(Ping())
+
+
+async def test_an_answer_that_does_not_come_times_out() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (link, _):
+        pbx.answers = False
+        with pytest.raises(ActionTimeout):
+            await link.request(Ping(), deadline_s=0.5)
+
+
+async def test_a_silent_peer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.ami.session.PING_AFTER_S", 0.2)
+    monkeypatch.setattr("daemon.ami.session.PONG_DEADLINE_S", 0.2)
+    monkeypatch.setattr(link_module, "TICK_S", 0.05)
+    pbx = FakePbx()
+    async with linked(pbx) as (_, handler):
+        pbx.answers = False
+        await until(lambda: handler.downs)
+        assert "silent" in handler.downs[0]
+
+
+async def test_garbage_and_a_huge_frame_are_survived() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (link, handler):
+        pbx.send(b"\xff\xfe\x00 garbage\r\n\r\n" + b"Event: Huge\r\nX: " + b"x" * 10_000_000 + b"\r\n\r\nEvent: After\r\n\r\n")
+        await until(lambda: any(frame.event == "After" for frame in handler.events))
+        assert {skipped.reason for skipped in handler.skipped} >= {"oversize"}
+        assert link.is_ready
+
+
+async def test_stopping_while_a_reconnect_is_due_connects_no_more() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (_, _handler):
+        pbx.drop()
+        await asyncio.sleep(0.05)
+    logins = pbx.logins
+    await asyncio.sleep(1.2)
+    assert pbx.logins == logins
+
+
+async def test_the_fleet_adds_changes_and_removes_links_while_running() -> None:
+    one, two = FakePbx(), FakePbx()
+    await one.start()
+    await two.start()
+    handlers: dict[tuple[str, str], Handler] = {}
+    fleet = Fleet(lambda key: handlers.setdefault(key, Handler()))
+    target = LinkTarget("127.0.0.1", one.port, one.username, one.secret)
+    try:
+        await fleet.set({("1", "a"): target})
+        await asyncio.wait_for(one.connected.wait(), 5)
+        await fleet.set({("1", "a"): target, ("2", "b"): LinkTarget("127.0.0.1", two.port, two.username, two.secret)})
+        await asyncio.wait_for(two.connected.wait(), 5)
+        assert one.logins == 1
+        await fleet.set({("2", "b"): LinkTarget("127.0.0.1", one.port, one.username, one.secret)})
+        await until(lambda: one.logins == 2)
+        assert set(fleet.links) == {("2", "b")}
+    finally:
+        await fleet.stop()
+        await one.stop()
+        await two.stop()
+
+
+def test_delays_grow_with_full_jitter_up_to_their_cap() -> None:
+    assert lost_delay_s(0, 0.999) < 1
+    assert lost_delay_s(3, 0.0) == 0
+    assert max(lost_delay_s(n, 0.999) for n in range(100)) < 30
+    assert lost_delay_s(10, 0.5) == 15
+
+
+def test_refusals_are_retried_after_1_5_and_15_minutes() -> None:
+    assert [refused_delay_s(RefusedFor.CREDENTIALS, n, 0.0) for n in (1, 2, 3, 4, 99)] == [60, 300, 900, 900, 900]
+    assert refused_delay_s(RefusedFor.ALREADY_IN_USE, 5, 0.0) == 30
+
+
+def test_a_target_does_not_show_its_secret() -> None:
+    assert "hidden" not in repr(LinkTarget("h", 1, "u", "hidden"))
