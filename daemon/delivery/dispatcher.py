@@ -29,7 +29,6 @@ CLAIM_MARGIN_S = 10.0
 REFRESH_DEADLINE_S = 15.0
 DRAIN_S = 20.0
 DEFAULT_DEADLINE_S = 10.0
-LONE_KINDS = (Kind.POPUP, Kind.HANGUP, Kind.RECORDING)
 Key = tuple[str, str]
 
 log = structlog.get_logger()
@@ -129,8 +128,8 @@ class Dispatcher:
             return False
         started = False
         claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
-        batched = [kind for kind in port.policy.batch if port.policy.batch[kind] > 1]
-        lone = [kind for kind in LONE_KINDS if kind not in batched]
+        batched = [kind for kind in Kind if port.policy.batch.get(kind, 1) > 1]
+        lone = [kind for kind in Kind if kind not in batched]
         for claimed in await self._outbox.claim(*key, lone, room, claim_s):
             self._launch(key, worker, port, [claimed])
             room, started = room - 1, True

@@ -49,6 +49,7 @@ class EmbeddedPostgres:
         self._run = self._home / "run"
         self._user = _server_user()
         self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         if len(os.fsencode(self._run)) > MAX_PATH_BYTES:
             raise SettingsError(
                 f"the data directory's path is too long for a database socket ({len(os.fsencode(self._run))} bytes, at most "
@@ -90,6 +91,8 @@ class EmbeddedPostgres:
                     await asyncio.sleep(0.05)
                     if not (self._data / "postmaster.pid").exists():
                         break
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait, 10)
         self._lock.close()
         self._lock = None
 
@@ -131,10 +134,9 @@ class EmbeddedPostgres:
         if not (self._data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, binaries)
         deadline = time.monotonic() + START_DEADLINE_S
-        process: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
-            if process is None or process.poll() is not None:
-                process = self._spawn(binaries)  # right after a crash the old pid may still be a zombie: try again
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._spawn(binaries)  # right after a crash the old pid may still be a zombie: try again
             if await self._answers():
                 return
             await asyncio.sleep(0.1)

@@ -214,7 +214,8 @@ class Tenants:
         """The document to store: sent values validated, defaults filled in, secrets kept or sealed."""
         number = sent["number"]
         stored = before.document() if before else {}
-        integrations = sent.pop("integrations", None) or {}
+        integrations = sent.pop("integrations", {})
+        integrations = {} if integrations is None else integrations
         if not isinstance(integrations, dict):
             raise SettingsError("must be an object by integration name", field="integrations")
         document = self._sealed_part(Enterprise, sent, stored, number, "", self._validate)

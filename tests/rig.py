@@ -1,0 +1,115 @@
+"""Delivery end to end without a process of its own: a database, tenants, an adapter, a CRM, the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapters.base import Adapter
+from daemon.app import Crm, GuardedSessions
+from daemon.calls.recorder import Recorder
+from daemon.delivery.dispatcher import Dispatcher
+from daemon.delivery.outbox import Outbox
+from daemon.model.call import Call, Direction, Leg, LegKind, Result
+from daemon.model.signal import CallChange, Ended, Ringing, Signal
+from daemon.security.egress import EgressPolicy
+from daemon.security.vault import Vault
+from daemon.store.leases import Leases
+from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
+from daemon.tenants.service import Tenants
+
+NUMBER = "0367"
+
+
+def a_call(**more: Any) -> Call:
+    """A finished, answered incoming call."""
+    base: dict[str, Any] = {
+        "id": str(uuid.uuid4()), "enterprise": NUMBER, "pbx": "main", "linkedid": "1.1", "direction": Direction.IN, "started_at": 1_763_701_800.0,
+        "customer_number": "+375296254070", "customer_name": "ООО «Восток, север»", "line": "+375171112233", "answered_at": 1_763_701_807.2,
+        "ended_at": 1_763_701_848.2, "talk_seconds": 41.0, "result": Result.ANSWERED, "rang": ("150", "151"), "answered_by": "151", "last_talked": "151",
+        "legs": (Leg("PJSIP/provider-1", "+375296254070", LegKind.CUSTOMER, 1_763_701_800.0),),
+    }  # fmt: skip
+    return Call(**{**base, **more})
+
+
+def ringing(call: Call) -> Call:
+    """The same call while it rings."""
+    from dataclasses import replace
+
+    return replace(call, answered_at=None, ended_at=None, result=None, talk_seconds=0.0, answered_by=None, last_talked=None)
+
+
+@dataclass
+class Rig:
+    """Everything between the model and the CRM."""
+
+    db: Database
+    tenants: Tenants
+    crm: Crm
+    outbox: Outbox
+    leases: Leases
+    recorder: Recorder
+    dispatcher: Dispatcher
+    states: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    async def record(self, call: Call, *signals: Signal, wake: bool = True) -> None:
+        """As the model would: stores a change and wakes the dispatcher."""
+        for integration in await self.recorder.record(call.enterprise, call.pbx, [CallChange(call, signals, time.time())]):
+            if wake:
+                self.dispatcher.wake(call.enterprise, integration)
+
+    async def live_call(self, call: Call) -> None:
+        """Rings and ends."""
+        await self.record(ringing(call), Ringing(call.rang))
+        await self.record(call, Ended(("151",)))
+
+    async def settled(self, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+        """Waits until nothing is waiting or in flight; gives all deliveries, oldest first."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                found = await self.outbox.list(NUMBER, limit=500)
+                if not any(d["state"] in ("waiting", "sending") for d in found):
+                    return found[::-1]
+                await asyncio.sleep(0.02)
+
+    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+    async def hurry(self) -> None:
+        """Lets time pass: whatever waits is due now."""
+        async with self.db.tenant(NUMBER) as connection:
+            await connection.execute("update deliveries set due_at = now() where state = 'waiting'")
+
+
+@asynccontextmanager
+async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, run: bool = True) -> AsyncIterator[Rig]:
+    """A rig with one enterprise that has one integration."""
+    egress = EgressPolicy(["127.0.0.0/8"])
+    vault = Vault(["k" * 40])
+    tenants = Tenants(db, vault, egress, {adapter.name: adapter.settings})
+    await tenants.put(NUMBER, {"number": NUMBER, "name": "Июнь", "pbxs": [{"name": "main", "host": "127.0.0.1"}], "integrations": {adapter.name: dict(settings)}})
+    sessions = GuardedSessions(egress)
+    crm = Crm(tenants, {adapter.name: adapter}, sessions, db, vault)
+    outbox, leases = Outbox(db, "test"), Leases(db, "test")
+    states: list[tuple[str, str, str, str]] = []
+    dispatcher = Dispatcher(outbox, crm, lambda *state: states.append(state))
+    tenants.on_change(dispatcher.settings_changed)
+    await leases.take((NUMBER, "main"))
+    supervisor = Supervisor("rig")
+    supervisor.serve("leases", leases.run)
+    if run:
+        supervisor.serve("dispatcher", dispatcher.run)
+    try:
+        yield Rig(db, tenants, crm, outbox, leases, Recorder(db, leases, crm), dispatcher, states)
+    finally:
+        await supervisor.stop()
+        await dispatcher.stop()
+        await sessions.close()
