@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.ami.link import LinkStatus
-from daemon.calls.feed import PbxFeed
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.delivery import Check
@@ -27,11 +26,9 @@ class Services:
     live: Live
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
-    feeds: Mapping[tuple[str, str], PbxFeed]
     live_calls: Callable[[str], int]
     wake: Callable[[str, str], None]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]
     admin_token: str | None
-    trusted_proxies: tuple[str, ...]
     started_at: float

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import structlog
 
 from adapters.base import Adapter, Connection, Tenant
@@ -33,7 +34,7 @@ from daemon.model.delivery import Check, Delivered, Delivery, Outcome, Policy
 from daemon.model.signal import CallChange
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault, load_keys
-from daemon.settings import Settings
+from daemon.settings import Listen, Settings
 from daemon.store.calls import CallRepository
 from daemon.store.connection_tokens import ConnectionTokens
 from daemon.store.embedded import EmbeddedPostgres
@@ -316,59 +317,56 @@ def open_tenants(settings: Settings, db: Database, vault: Vault) -> Tenants:
 
 
 class App:
-    """The running daemon."""
+    """The running daemon. What was started is stopped in the opposite order, whichever step failed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._supervisor = Supervisor("app")
-        self._stack = AsyncExitStack()
         self.owner = f"{settings.node}-{secrets.token_hex(6)}"
         self.ready = False
+        self._stack = AsyncExitStack()
 
     async def start(self) -> None:
         """Database, tenants, deliveries, PBXs, listeners; in this order, ready at the end."""
-        settings = self.settings
-        vault = open_vault(settings)
-        db = await self._stack.enter_async_context(open_database(settings, own=True, apply=True))
+        settings, at_stop = self.settings, self._stack.push_async_callback
+        egress, vault = EgressPolicy(settings.networks("egress_allow")), open_vault(settings)
+        db = self._db = await self._stack.enter_async_context(open_database(settings, own=True, apply=True))
+        await db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
         tenants = open_tenants(settings, db, vault)
         await tenants.load()
-        sessions = GuardedSessions(EgressPolicy(settings.networks("egress_allow")))
-        self._stack.push_async_callback(sessions.close)
-        crm = Crm(tenants, adapters(), sessions, db, vault)
+        sessions = GuardedSessions(egress)
+        at_stop(sessions.close)
         live, outbox, leases = Live(), Outbox(db, self.owner), Leases(db, self.owner)
+        at_stop(leases.drop_all)
+        background = Supervisor("app")
+        at_stop(background.stop)
+        crm = Crm(tenants, adapters(), sessions, db, vault)
         dispatcher = Dispatcher(
             outbox, crm, lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason})
         )
         tenants.on_change(dispatcher.settings_changed)
+        at_stop(dispatcher.stop)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
-        await db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
-        self.services = Services(
+        at_stop(self.pbxs.stop)
+        at_stop(background.stop, "pbxs", "tenants", "dispatcher")
+        services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
-            live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number), feeds=self.pbxs.feeds,
-            trusted_proxies=tuple(settings.networks("trusted_proxies")),
+            live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
-        self._db, self._leases, self._dispatcher, self._outbox = db, leases, dispatcher, outbox
-        await self._listen()
+        await self._listen(make_operator(services), settings.metrics)
+        await self._listen(make_admin(services), settings.http)
         for name, run in {
             "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run,
             "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
         }.items():  # fmt: skip
-            self._supervisor.serve(name, run)
+            background.serve(name, run)
         self.ready = True
         log.info("ready", http=str(settings.http), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir))
 
     async def stop(self) -> None:
         """Not ready first; then no new work, PBXs logged off, what is known stored and told, leases given back."""
         self.ready = False
-        for runner in reversed(self._runners):
-            await runner.cleanup()
-        await self._supervisor.stop("pbxs", "tenants", "dispatcher")
-        await self.pbxs.stop()
-        await self._dispatcher.stop()
-        await self._supervisor.stop()
-        await self._leases.drop_all()
         await self._stack.aclose()
         log.info("stopped")
 
@@ -381,16 +379,14 @@ class App:
         except Exception:
             return False
 
-    async def _listen(self) -> None:
-        self._runners: list[aiohttp.web.AppRunner] = []
-        for application, listen in ((make_operator(self.services), self.settings.metrics), (make_admin(self.services), self.settings.http)):
-            runner = aiohttp.web.AppRunner(application, access_log=None, shutdown_timeout=3)
-            await runner.setup()
-            self._runners.append(runner)
-            try:
-                await aiohttp.web.TCPSite(runner, listen.host, listen.port, reuse_address=True).start()
-            except OSError as error:
-                raise VochidError(f"cannot listen on {listen}: {error.strerror}. Is another vochid running?", code="listen") from None
+    async def _listen(self, application: aiohttp.web.Application, listen: Listen) -> None:
+        runner = aiohttp.web.AppRunner(application, access_log=None, shutdown_timeout=3)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        try:
+            await aiohttp.web.TCPSite(runner, listen.host, listen.port, reuse_address=True).start()
+        except OSError as error:
+            raise VochidError(f"cannot listen on {listen}: {error.strerror}. Is another vochid running?", code="listen") from None
 
     async def _keep_house(self) -> None:
         while True:

@@ -6,7 +6,6 @@ It never invents events: what it sends besides answers is a recording of a real 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import secrets
@@ -75,15 +74,18 @@ class FakePbx:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames, challenge = FrameReader(), str(secrets.randbelow(10**9))
         writer.write(BANNER)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+        try:
             while data := await reader.read(65_536):
                 for frame in frames.feed(data):
                     if isinstance(frame, Frame):
                         self.heard.append(frame)
                         if self.answers and not await self._answer(frame, writer, challenge):
                             return
-        self._writers.discard(writer)
-        writer.close()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
     async def _answer(self, frame: Frame, writer: asyncio.StreamWriter, challenge: str) -> bool:
         action, action_id = frame.get("Action"), frame.get("ActionID") or ""

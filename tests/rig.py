@@ -95,7 +95,9 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     egress = EgressPolicy(["127.0.0.0/8"])
     vault = Vault(["k" * 40])
     tenants = Tenants(db, vault, egress, {adapter.name: adapter.settings})
-    await tenants.put(NUMBER, {"number": NUMBER, "name": "Июнь", "pbxs": [{"name": "main", "host": "127.0.0.1"}], "integrations": {adapter.name: dict(settings)}})
+    await tenants.put(
+        NUMBER, {"number": NUMBER, "name": "Июнь", "pbxs": [{"name": "main", "host": "127.0.0.1"}], "integrations": {adapter.name: dict(settings)}}
+    )
     sessions = GuardedSessions(egress)
     crm = Crm(tenants, {adapter.name: adapter}, sessions, db, vault)
     outbox, leases = Outbox(db, "test"), Leases(db, "test")

@@ -155,8 +155,12 @@ class EmbeddedPostgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8",
         )  # fmt: skip
         # In single-user mode, so that the superuser never needs to be reachable with anybody's password.
-        script = f"create role vochid login createrole createdb password '{password}';\ncreate database {DATABASE} owner vochid;\nalter role postgres password null;\n"
-        self._call(binaries / "postgres", "--single", "-D", str(self._data), "postgres", text=script)
+        script = [
+            f"create role vochid login createrole createdb password '{password}';",
+            f"create database {DATABASE} owner vochid;",
+            "alter role postgres password null;",
+        ]
+        self._call(binaries / "postgres", "--single", "-D", str(self._data), "postgres", text="\n".join(script) + "\n")
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
         options = {

@@ -159,7 +159,7 @@ async def test_refused_credentials_freeze_the_lanes_and_lose_nothing(bench: Benc
     async with rig(db, bench.adapter, bench.settings) as r:
         bench.break_credentials()
         await r.record(a_call(), Ended(()))
-        await r.until(lambda: ("needs_reauth" in [state[2] for state in r.states]))
+        await r.until(lambda: "needs_reauth" in [state[2] for state in r.states])
         await r.record(a_call(), Ended(()))
         assert {d["state"] for d in await r.outbox.list(NUMBER)} == {"waiting"}
         assert all(d["attempts"] == 0 for d in await r.outbox.list(NUMBER))

@@ -64,7 +64,8 @@ async def test_documents_and_integrations_over_the_api(house: House, api: httpx.
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b'{"a": NaN}', b'{"name": "a", "name": "b"}', b"[" * 5_000, b"\xff\xfe", b'{"number": "0367", "name": "x", "pbxs": 1e999}']
+    "body",
+    [b"", b"{", b"[]", b'"x"', b'{"a": NaN}', b'{"name": "a", "name": "b"}', b"[" * 5_000, b"\xff\xfe", b'{"number": "0367", "name": "x", "pbxs": 1e999}'],
 )
 async def test_a_bad_body_gets_a_clear_error(body: bytes, one_house: House) -> None:
     async with one_house.daemon.client() as api:

@@ -65,9 +65,7 @@ def test_it_falls_back_to_a_plain_login_where_challenges_are_refused() -> None:
     assert login.get("Secret") == SECRET
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"), [("Authentication failed", RefusedFor.CREDENTIALS), ("Login Already In Use", RefusedFor.ALREADY_IN_USE)]
-)
+@pytest.mark.parametrize(("text", "reason"), [("Authentication failed", RefusedFor.CREDENTIALS), ("Login Already In Use", RefusedFor.ALREADY_IN_USE)])
 @pytest.mark.parametrize("with_id", [True, False])
 def test_a_refused_login_says_why_and_ends_the_session(text: str, reason: RefusedFor, with_id: bool) -> None:
     session = Session("vochid", SECRET, "abc", 0.0)

@@ -180,7 +180,7 @@ def test_an_encoded_action_is_one_frame_with_exactly_its_headers(value: str) -> 
 
 
 def test_asterisks_escapes_are_undone() -> None:
-    assert unescape(r"O\'Neil \"x\" a\\b \n") == "O'Neil \"x\" a\\b \n"
+    assert unescape(r"O\'Neil \"x\" a\\b \n") == 'O\'Neil "x" a\\b \n'
 
 
 def test_variables_are_escaped_for_originate() -> None:

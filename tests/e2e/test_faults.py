@@ -1,0 +1,174 @@
+"""Nothing lost, nothing doubled: the daemon killed, the CRM failing, the PBX dropping the line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+
+from tests.e2e.conftest import NUMBER, House
+
+CALLS = ("inbound-answered", "outbound-busy", "ring-group", "inbound-cancelled", "forwarded-inside", "voicemail")
+
+
+async def told_once(house: House, expected: int) -> None:
+    """Every external call in the database is in the CRM's journal once."""
+    await house.journaled(expected, 60)
+    async with house.daemon.client() as api:
+        calls = (await api.get(f"/api/enterprises/{NUMBER}/calls?limit=500")).json()["items"]
+    ended = {call["id"] for call in calls if call["direction"] != "internal" and call["ended_at"]}
+    assert set(house.crm.journal) == ended
+
+
+async def test_kill_9_in_mid_delivery_loses_and_doubles_nothing(house: House) -> None:
+    rng = random.Random(7)
+    house.crm.switches.latency_s = 0.15
+    await house.daemon.put(house.document)
+    await house.linked()
+    for round_ in range(3):
+        await house.play(*CALLS, speed=60)
+        await asyncio.sleep(rng.uniform(0.05, 0.6))
+        await house.daemon.kill()
+        house.pbx.connected.clear()
+        house.pbx.boot = ("2026-11-21", f"08:00:0{round_ + 1}")
+        await house.daemon.start()
+        await house.linked()
+    async with house.daemon.client() as api:
+        calls = (await api.get(f"/api/enterprises/{NUMBER}/calls?limit=500")).json()["items"]
+    ended = [call for call in calls if call["ended_at"]]
+    assert len(ended) >= 6
+    await told_once(house, len(ended))
+    # Every entry the CRM took is there once: what was sent again it recognised by its externalId.
+    sent = [external_id for upload in house.crm.uploads for external_id in upload.data]
+    assert len(sent) - len(set(sent)) == house.crm.duplicates
+
+
+async def test_a_crm_that_is_down_for_a_while_hears_everything_later(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    house.crm.switches.fail_next.extend(["500"] * 8)
+    await house.play("inbound-answered", "outbound-busy", speed=60)
+    await asyncio.sleep(1.5)
+    assert house.crm.journal == {}
+    async with house.daemon.client() as api:
+        async with asyncio.timeout(20):
+            while len(house.crm.journal) < 2:
+                waiting = (await api.get(f"/api/enterprises/{NUMBER}/deliveries?state=waiting")).json()["items"]
+                for delivery in waiting:
+                    await api.post(f"/api/enterprises/{NUMBER}/deliveries/{delivery['id']}/retry")
+                await asyncio.sleep(0.2)
+        logs = (await api.get(f"/api/enterprises/{NUMBER}/logs?status=error")).json()["items"]
+    assert logs
+    assert all(log["response_data"]["status"] == 500 for log in logs)
+
+
+async def test_one_dead_crm_delays_nobody_else(house: House) -> None:
+    from lab.crm.retailcrm import RetailCrmSandbox
+    from lab.fakepbx import FakePbx
+
+    other_crm, other_pbx = RetailCrmSandbox(), FakePbx()
+    await other_crm.start()
+    await other_pbx.start()
+    try:
+        house.crm.switches.fail_next.extend(["silence"] * 50)
+        await house.daemon.put(house.document)
+        pbx = {**house.document["pbxs"][0], "port": other_pbx.port, "secret": other_pbx.secret}
+        integrations = {"retailcrm": {"domain": other_crm.url, "api_key": other_crm.api_key}}
+        await house.daemon.put({**house.document, "number": "0400", "pbxs": [pbx], "integrations": integrations})
+        await house.linked()
+        await asyncio.wait_for(other_pbx.connected.wait(), 10)
+        await asyncio.sleep(0.3)
+        for _ in range(5):
+            await house.play("ring-group", speed=200)
+        from tests.e2e.conftest import GOLDEN
+
+        await other_pbx.play(GOLDEN / "inbound-answered/asterisk-22.ami", speed=5)
+        async with asyncio.timeout(5):
+            while not other_crm.journal:
+                await asyncio.sleep(0.02)
+        assert other_crm.popups("in")
+    finally:
+        await other_pbx.stop()
+        await other_crm.stop()
+
+
+async def test_a_lost_line_in_mid_call_leaves_no_call_open_and_none_doubled(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    from tests.e2e.conftest import GOLDEN
+
+    trace = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
+    house.pbx.send(trace[: trace.index(b"Event: HangupRequest")])
+    await asyncio.sleep(0.5)
+    house.pbx.drop()
+    await asyncio.wait_for(house.pbx.connected.wait(), 10)
+    await house.journaled(1)
+    async with house.daemon.client() as api:
+        [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+    assert (call["gap"], call["result"]) == (True, "answered")
+    assert call["ended_at"] is not None
+
+
+async def test_a_call_that_goes_on_over_a_lost_line_stays_one_call(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    from tests.e2e.conftest import GOLDEN
+
+    trace = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
+    cut = trace.index(b"Event: HangupRequest")
+    start = trace.index(b"Uniqueid: ") + 10
+    first = trace[start : trace.index(b"\r\n", start)].decode()
+    house.pbx.channels = [first, first[:-1] + str(int(first[-1]) + 1)]
+    house.pbx.send(trace[:cut])
+    await asyncio.sleep(0.5)
+    house.pbx.drop()
+    await asyncio.wait_for(house.pbx.connected.wait(), 10)
+    await asyncio.sleep(0.5)
+    house.pbx.send(trace[cut:])
+    await house.journaled(1)
+    async with house.daemon.client() as api:
+        [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+    assert (call["gap"], call["result"], call["answered_by"]) == (True, "answered", "150")
+    assert len(house.crm.journal) == 1
+
+
+async def test_a_paused_enterprise_is_left_alone_and_resumes(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    done = await asyncio.to_thread(house.cli, "enterprise", "pause", NUMBER)
+    assert done.returncode == 0, done.stderr
+    await asyncio.sleep(1.0)
+    async with house.daemon.client() as api:
+        assert (await api.get("/health")).json()["pbxs"] == []
+    house.pbx.connected.clear()
+    await asyncio.to_thread(house.cli, "enterprise", "resume", NUMBER)
+    await house.linked()
+    await house.play("inbound-busy")
+    await house.journaled(1)
+
+
+async def test_an_orderly_stop_tells_what_it_knows_and_a_start_goes_on(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    await house.play("inbound-answered", speed=60)
+    await house.daemon.stop(keep=True)
+    house.pbx.connected.clear()
+    await house.daemon.start()
+    await told_once(house, 1)
+
+
+async def test_no_secret_and_no_whole_number_is_in_the_daemons_log(house: House) -> None:
+    await house.daemon.put(house.document)
+    await house.linked()
+    house.crm.switches.fail_next.extend(["500", "html-200"])
+    await house.play("inbound-answered", "cyrillic-name", speed=30)
+    await asyncio.sleep(2)
+    text = house.daemon.log.read_text()
+    assert house.pbx.secret not in text
+    assert house.crm.api_key not in text
+    assert house.daemon.admin_token not in text
+    assert "296254070" not in text
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            json.loads(line)

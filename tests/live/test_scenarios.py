@@ -1,0 +1,87 @@
+"""The plain day on a real Asterisk with real SIP user agents: what the phones lived through is what the records say.
+
+Runs on Asterisk 22; with LAB_ASTERISK=16 (`make lab-16`) on 16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from daemon.calls.replay import read_trace, replay
+from lab.crm.retailcrm import RetailCrmSandbox
+from lab.office import PHONES, Office
+from lab.record import play, stage
+from lab.run import DaemonProcess, short_directory
+from lab.scenarios import CUSTOMER, SCENARIOS
+from tests.golden.test_traces import differences
+from tests.golden.view import VIEW
+
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+async def office(asterisk_root: Path) -> AsyncIterator[Office]:
+    running = await Office.start(asterisk_root)
+    yield running
+    await running.stop()
+
+
+async def test_every_scenario_gives_the_records_that_the_phones_lived_through(office: Office) -> None:
+    wrong: dict[str, list[str]] = {}
+    async with stage(office) as (on, tape):
+        for scenario in SCENARIOS.values():
+            data, sidecar = await play(scenario, on, tape)
+            calls = replay(read_trace("live.ami", data, sidecar), VIEW)
+            if problems := differences([call.to_json() for call in calls], scenario.expect):
+                wrong[scenario.name] = problems
+    assert wrong == {}
+
+
+async def test_real_calls_reach_the_crm_and_the_popup_comes_while_the_phone_rings(office: Office) -> None:
+    sandbox, daemon = RetailCrmSandbox(codes=PHONES), DaemonProcess(short_directory("vochid-live-"))
+    await sandbox.start()
+    try:
+        await daemon.start()
+        await daemon.put({**office.document(), "integrations": {"retailcrm": {"domain": sandbox.url, "api_key": sandbox.api_key}}})
+        async with stage(office) as (on, _):
+            async with daemon.client() as api:
+                async with asyncio.timeout(20):
+                    while (await api.get("/health")).json().get("status") != "ok" or not (await api.get("/health")).json()["pbxs"]:
+                        await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
+            await on.phones.behave("150", "answer", delay_s=2)
+            call = await on.phones.call("+375171112230", caller=CUSTOMER)
+            async with asyncio.timeout(1.8):
+                while not sandbox.popups("in"):
+                    await asyncio.sleep(0.01)
+            assert not call.answered.is_set()
+            await asyncio.wait_for(call.answered.wait(), 10)
+            await asyncio.sleep(1)
+            await call.hangup()
+            for name in ("inbound-cancelled", "outbound-answered", "queue-ringall", "click-local-dial", "internal-answered"):
+                await SCENARIOS[name].play(on)
+                await asyncio.sleep(0.5)
+            async with asyncio.timeout(20):
+                while len(sandbox.journal) < 5:
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+        assert [entry["result"] for entry in sandbox.journal.values()] == ["answered", "no answer", "answered", "answered", "answered"]
+        assert sandbox.duplicates == 0
+        assert sandbox.refusals == []
+    finally:
+        await daemon.stop()
+        await sandbox.stop()
+
+
+async def test_doctor_is_content_with_a_pbx_that_runs_the_shipped_configuration(office: Office) -> None:
+    from daemon.doctor import check_pbx
+    from daemon.tenants.document import Enterprise
+
+    pbx = Enterprise.model_validate(office.document()).pbxs[0]
+    checks = [check async for check in check_pbx(pbx)]
+    assert [check for check in checks if not check.ok] == []
+    assert {check.name for check in checks} == {"login", "rights", "events", "clock", "second opinion"}
