@@ -68,6 +68,6 @@ async def test_pyst2_logs_in_to_the_fake_pbx() -> None:
         return answer.response
 
     try:
-        assert "Success" in await asyncio.wait_for(asyncio.to_thread(login), 15)
+        assert "Success" in str(await asyncio.wait_for(asyncio.to_thread(login), 15))
     finally:
         await pbx.stop()
