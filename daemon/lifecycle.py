@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, lambda: os._exit(1) if stopping.is_set() else stopping.set())
     try:
         await app.start()
+        gc.freeze()  # what lives as long as the process is not looked through again and again
         notify("READY=1")
         while not stopping.is_set():
             notify("WATCHDOG=1")

@@ -274,10 +274,18 @@ end $$;
 
 -- Claims: a lane's head only, popups before journals, nothing twice -----------------------------------------------------
 
-create function claim_deliveries(p_enterprise text, p_integration text, p_owner text, p_kinds text[], p_limit int, p_claim_s double precision)
+--
+-- p_repeatable: the CRM recognises these kinds when they are sent again, so that a claim which a crash of the database forgets
+-- does no harm: its commit need not wait for the disk. What is claimed was committed durably before, in any case.
+
+create function claim_deliveries(p_enterprise text, p_integration text, p_owner text, p_kinds text[], p_limit int, p_claim_s double precision,
+  p_repeatable boolean)
 returns setof deliveries language plpgsql as $$
 begin
   perform set_config('vochid.enterprise', p_enterprise, true);
+  if p_repeatable then
+    set local synchronous_commit = off;
+  end if;
   update deliveries set state = 'dropped', finished_at = now(), last_error = coalesce(last_error || '; ', '') || 'too late to be shown'
     where enterprise_number = p_enterprise and integration = p_integration and state = 'waiting' and expires_at < now();
   return query

@@ -431,11 +431,10 @@ class Correlator:
                 self._update(group, at)
 
     def _update(self, group: Group, at: float) -> None:
-        judgement = Judgement(group, self.view)
-        self._follow_talk(group, judgement, at)
-        if not _is_worth_telling(group, judgement):
-            return
-        self._tell(group, judgement, at)
+        if _is_worth_telling(group):
+            judgement = Judgement(group, self.view)
+            self._follow_talk(group, judgement, at)
+            self._tell(group, judgement, at)
 
     def _follow_talk(self, group: Group, judgement: Judgement, at: float) -> None:
         heard: list[str] = []
@@ -518,7 +517,7 @@ class Correlator:
         if group.talks and group.talks[-1].end is None:
             group.talks[-1].end = at
         group.closed_at = max(ends) if ends else at
-        if _is_worth_telling(group, judgement):
+        if _is_worth_telling(group):
             self._tell(group, judgement, at)
         self._told.pop(group, None)
         self._closing.pop(group, None)
@@ -544,7 +543,7 @@ class Correlator:
         return out
 
 
-def _is_worth_telling(group: Group, judgement: Judgement) -> bool:
+def _is_worth_telling(group: Group) -> bool:
     """Not before it is clear what it is: a channel that was only created may yet be dialled, or be a click-to-call."""
     return any(not c.is_local and (c.is_started or c.dialled) for c in group.channels.values())
 

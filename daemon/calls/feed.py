@@ -31,6 +31,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 
 TICK_S = 0.5
+QUIET_S = 0.03  # how long a change that nobody is told of may wait for company
 STOP_DEADLINE_S = 5.0
 RETRY_S = 0.5
 MAX_RETRY_S = 5.0
@@ -57,6 +58,7 @@ class PbxFeed:
         self._on_state = on_state
         self._waiting: deque[CallChange] = deque()
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._all_stored = asyncio.Event()
         self._all_stored.set()
         self._buffer: list[tuple[Frame, float]] | None = None
@@ -76,7 +78,6 @@ class PbxFeed:
 
     async def stop(self) -> None:
         """Gives what waits a last chance to be stored, then stops."""
-        self._news.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_stored.wait(), STOP_DEADLINE_S)
         await self._supervisor.stop()
@@ -171,6 +172,8 @@ class PbxFeed:
         metrics.WRITER_WAITING.set(len(self._waiting))
         self._all_stored.clear()
         self._news.set()
+        if any(change.signals for change in changes):
+            self._urgent.set()
 
     def _thin_out(self) -> None:
         """The database has been away for long: of each call only the newest record stays, with every signal of its changes."""
@@ -189,7 +192,12 @@ class PbxFeed:
         delay_s = RETRY_S
         while True:
             await self._news.wait()
+            # A call that merely began is written together with what follows at once: then the phone's ringing need not wait for it.
+            if not self._urgent.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), QUIET_S)
             self._news.clear()
+            self._urgent.clear()
             while self._waiting:
                 batch = [self._waiting[i] for i in range(min(MAX_BATCH, len(self._waiting)))]
                 try:

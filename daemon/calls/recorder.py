@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 
 from daemon.calls.plan import Planner, Told
-from daemon.model.call import Call
 from daemon.model.signal import CallChange
 from daemon.store.leases import LeaseLost, Leases
 from daemon.store.pool import Database
@@ -34,15 +33,15 @@ class Recorder:
         then nothing was stored and the same changes may be given again.
         """
         epoch = self._leases.epoch((enterprise, pbx))
-        calls: dict[str, Call] = {}
-        told: list[tuple[Call, Told]] = []
+        calls: dict[str, dict[str, Any]] = {}
+        told: list[tuple[dict[str, Any], Told]] = []
         for change in changes:
-            calls[change.call.id] = change.call
-            told += [(change.call, item) for item in self._planner.plan(enterprise, change)]
+            record = calls[change.call.id] = change.call.to_json()
+            told += [(record, item) for item in self._planner.plan(enterprise, change)]
         try:
             await self._db.fetch(
                 "select record_changes($1, $2, $3, $4, $5, $6)",
-                enterprise, pbx, self._leases.owner, epoch, [call.to_json() for call in calls.values()], [_row(*item) for item in told],
+                enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [_row(*item) for item in told],
             )  # fmt: skip
         except asyncpg.PostgresError as error:
             if error.sqlstate == LEASE_LOST:
@@ -51,14 +50,14 @@ class Recorder:
         return {item.integration for _, item in told}
 
 
-def _row(call: Call, told: Told) -> dict[str, Any]:
+def _row(call: dict[str, Any], told: Told) -> dict[str, Any]:
     planned = told.planned
     return {
         "integration": told.integration,
-        "call_id": call.id,
+        "call_id": call["id"],
         "kind": str(planned.kind),
         "key": planned.key,
         "priority": int(planned.priority),
-        "payload": {**planned.payload, "call": call.to_json()},
+        "payload": {**planned.payload, "call": call},
         "expires_s": planned.expires_s,
     }

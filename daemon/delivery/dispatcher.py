@@ -128,15 +128,15 @@ class Dispatcher:
             return False
         started = False
         claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
-        batched = [kind for kind in Kind if port.policy.batch.get(kind, 1) > 1]
-        lone = [kind for kind in Kind if kind not in batched]
-        for claimed in await self._outbox.claim(*key, lone, room, claim_s):
+        batched = [kind for kind in port.policy.deadline_s if port.policy.batch.get(kind, 1) > 1]
+        lone = [kind for kind in port.policy.deadline_s if kind not in batched]
+        for claimed in await self._outbox.claim(*key, lone, room, claim_s, repeatable=port.policy.repeatable.issuperset(lone)):
             self._launch(key, worker, port, [claimed])
             room, started = room - 1, True
         for kind in batched:
             if room <= 0:
                 break
-            claims = await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s)
+            claims = await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=kind in port.policy.repeatable)
             # What was tried before goes alone: one bad item must not take its neighbours along again and again.
             fresh = [claim for claim in claims if claim.delivery.attempt == 1 and not claim.is_uncertain]
             for batch in ([fresh] if fresh else []) + [[claim] for claim in claims if claim not in fresh]:

@@ -125,7 +125,7 @@ class Rate:
 class Policy:
     """How an adapter's kinds are delivered.
 
-    deadline_s: per kind, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
+    deadline_s: per kind that the CRM is told, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
     the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
     concurrency: requests in flight per CRM account.
     """
