@@ -24,7 +24,7 @@ def main() -> None:
         return
     make_venv()
     print("setup: installing the packages of requirements.lock", file=sys.stderr, flush=True)
-    pip("install", "--require-hashes", "-r", str(LOCK))
+    pip("install", "--use-pep517", "--require-hashes", "-r", str(LOCK))
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     STAMP.write_text(wanted)
     print("setup: .venv is ready", file=sys.stderr)

@@ -19,7 +19,7 @@ from daemon.delivery.health import Breaker, Health
 from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
-from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Kind, Outcome, Rejected, Retry, Throttled
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Outcome, Rejected, Retry, Throttled
 from daemon.model.phone import masked
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics

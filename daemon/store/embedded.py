@@ -196,12 +196,15 @@ class EmbeddedPostgres:
         installed = _binaries()
         if self._user is None or _first_closed(installed / "bin/postgres", self._user) is None:
             return installed / "bin"
+        packages = installed.parent.parent  # the binaries find their libraries beside the package: the same layout is kept
         copy = self._home / "server"
-        if not (copy / "bin/postgres").exists():
-            shutil.copytree(installed, copy, dirs_exist_ok=True)
+        if not (copy / "complete").exists():
+            for part in (installed, *packages.glob(f"{installed.parent.name}.libs")):
+                shutil.copytree(part, copy / part.relative_to(packages), dirs_exist_ok=True, symlinks=True)
             for path in (copy, *copy.rglob("*")):
                 os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
-        return copy / "bin"
+            (copy / "complete").touch()
+        return copy / installed.relative_to(packages) / "bin"
 
     def _pid(self) -> int | None:
         try:

@@ -100,6 +100,22 @@ async def test_a_server_whose_owner_was_killed_is_adopted_and_stopped(home: Path
     assert not (home / "postgresql/data/postmaster.pid").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only as root does the server run as another user")
+async def test_binaries_that_the_servers_user_cannot_reach_are_copied(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daemon.store import embedded
+
+    monkeypatch.setattr(embedded, "_first_closed", lambda path, user: path if "bin" in path.parts else None)
+    server = EmbeddedPostgres(home)
+    await server.start(own=True)
+    try:
+        assert (home / "postgresql/server/complete").exists()
+        connection = await asyncpg.connect(server.url)
+        assert await connection.fetchval("select 1") == 1
+        await connection.close()
+    finally:
+        await server.stop()
+
+
 def test_a_data_directory_with_a_long_path_is_refused_with_advice() -> None:
     with pytest.raises(SettingsError, match="VOCHID_DATA_DIR"):
         EmbeddedPostgres(Path("/tmp/" + "x" * 100))
