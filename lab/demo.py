@@ -27,7 +27,7 @@ PROGRAMME = (
     "click-local-dial", "forwarded-to-mobile",
 )  # fmt: skip
 SETTLE_S = 3.0
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ _6TO4 = ipaddress.ip_network("2002::/16")
 
 class EgressDenied(OSError):
     """The address is not one that a CRM may have."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(errno.EACCES, f"connections to {address} are not allowed")
 
 
 class EgressPolicy:
@@ -72,7 +76,7 @@ class EgressPolicy:
         def make(info: tuple[Any, ...]) -> socket.socket:
             family, kind, protocol, _, address = info
             if not self.permits(str(address[0]), plain=plain):
-                raise EgressDenied(f"connections to {address[0]} are not allowed")
+                raise EgressDenied(str(address[0]))
             made = socket.socket(family, kind, protocol)
             made.setblocking(False)
             return made
