@@ -69,6 +69,11 @@ class Rig:
         await self.record(ringing(call), Ringing(call.rang))
         await self.record(call, Ended(("151",)))
 
+    async def live_call_later(self, call: Call) -> None:
+        """Rings and ends; nobody is woken."""
+        await self.record(ringing(call), Ringing(call.rang), wake=False)
+        await self.record(call, Ended(("151",)), wake=False)
+
     async def settled(self, timeout_s: float = 10.0) -> list[dict[str, Any]]:
         """Waits until nothing is waiting or in flight; gives all deliveries, oldest first."""
         async with asyncio.timeout(timeout_s):

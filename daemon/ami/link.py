@@ -114,7 +114,8 @@ class ActionTimeout(LinkDown):
 class _Protocol(asyncio.Protocol):
     """Feeds one connection's bytes to its session and obeys the outputs."""
 
-    def __init__(self, session: Session, handler: LinkHandler, on_state: Callable[[Output], None]) -> None:
+    def __init__(self, session: Session, handler: LinkHandler, on_state: Callable[[Output], None], pinned: str | None) -> None:
+        self._pinned = pinned
         self._session = session
         self._handler = handler
         self._on_state = on_state
@@ -125,6 +126,10 @@ class _Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none by inheritance
+        if self._pinned and (problem := _pin_problem(transport, self._pinned)):  # before a byte is read or written
+            self._session.lost()
+            self.verdict = Broken(problem)
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         at = time.time()
@@ -269,14 +274,12 @@ class Link:
         loop = asyncio.get_running_loop()
         context = _tls_context(self.target) if self.target.tls else None
         transport, protocol = await loop.create_connection(
-            lambda: _Protocol(session, self._handler, self._logged_in),
+            lambda: _Protocol(session, self._handler, self._logged_in, self.target.tls_fingerprint if self.target.tls else None),
             self.target.host,
             self.target.port,
             ssl=context,
         )
         _keep_alive(transport.get_extra_info("socket"))
-        if self.target.tls_fingerprint:
-            _check_fingerprint(transport, self.target.tls_fingerprint)
         return protocol
 
     def _logged_in(self, output: Output) -> None:
@@ -308,11 +311,12 @@ def _tls_context(target: LinkTarget) -> ssl.SSLContext:
     return context
 
 
-def _check_fingerprint(transport: asyncio.BaseTransport, expected: str) -> None:
+def _pin_problem(transport: asyncio.BaseTransport, expected: str) -> str | None:
     certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
     found = hashlib.sha256(certificate or b"").hexdigest()
-    if not secrets.compare_digest(found, expected.replace(":", "").lower()):
-        raise ssl.SSLError(f"the certificate's fingerprint is {found}, not the pinned one")
+    if secrets.compare_digest(found, expected.replace(":", "").lower()):
+        return None
+    return f"the certificate's fingerprint is {found}, not the pinned one"
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

@@ -84,7 +84,8 @@ class PbxFeed:
 
     def set_view(self, view: PbxView) -> None:
         """New settings of the same PBX; calls in progress go on under them."""
-        self._model.view = replace(view, boot=self._model.view.boot)
+        if view != self._model.view:
+            self._model.view = replace(view, boot=self._model.view.boot)
 
     def tape(self, sink: Callable[[bytes, float], None]) -> Callable[[], None]:
         """Copies the raw stream to `sink` until the returned function is called."""

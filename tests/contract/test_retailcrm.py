@@ -22,7 +22,7 @@ from daemon.model.delivery import Ambiguous, AuthExpired, Rejected, Retry, Throt
 from daemon.model.signal import CallChange, Ended, Ringing, StoppedRinging
 from daemon.store.pool import Database
 from lab.crm.retailcrm import FAULTS, RetailCrmSandbox, call_errors, event_errors
-from tests.rig import NUMBER, a_call, rig
+from tests.rig import NUMBER, a_call, rig, ringing
 
 TENANT = Tenant(NUMBER, "Июнь", "Europe/Minsk", "BY", {"+375171112233": "199"})
 
@@ -237,6 +237,47 @@ async def test_popups_overtake_journals(box: RetailCrmSandbox, db: Database) -> 
         r.dispatcher.wake(NUMBER, "retailcrm")
         await r.settled(20)
         assert box.events[0].at < box.uploads[-1].at
+
+
+async def test_a_popup_that_could_not_be_shown_is_dropped_once_the_call_is_over(box: RetailCrmSandbox, db: Database) -> None:
+    async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}) as r:
+        box.switches.fail_next.append("500")
+        call = a_call()
+        await r.record(ringing(call), Ringing(("150",)))
+        await r.until(lambda: not box.switches.fail_next)
+        await asyncio.sleep(0.1)
+        await r.record(call, Ended(("150",)))
+        deliveries = await r.settled()
+        assert [(d["kind"], d["state"]) for d in deliveries] == [("popup", "dropped"), ("hangup", "delivered"), ("journal", "delivered")]
+        assert box.popups("in") == []
+
+
+async def test_a_popup_that_comes_too_late_is_dropped_and_its_journal_is_not(box: RetailCrmSandbox, db: Database) -> None:
+    async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
+        await r.live_call_later(a_call())
+        async with db.tenant(NUMBER) as connection:
+            await connection.execute("update deliveries set expires_at = now() - interval '1 second' where expires_at is not null")
+        r.dispatcher.wake(NUMBER, "retailcrm")
+        assert [d["state"] for d in await r.settled()] == ["dropped", "dropped", "delivered"]
+        assert box.events == []
+
+
+async def test_a_crm_that_fails_ten_times_is_left_in_peace_until_a_probe_succeeds(box: RetailCrmSandbox, db: Database) -> None:
+    async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}) as r:
+        box.switches.fail_next.extend(["500"] * 10)
+        for _ in range(10):
+            await r.record(ringing(a_call()), Ringing(("150",)))
+            await asyncio.sleep(0.05)
+        await r.until(lambda: "open" in [state[2] for state in r.states])
+        seen = len(box.events)
+        await r.record(a_call(), Ended(()))
+        await asyncio.sleep(1.5)
+        assert (len(box.events), len(box.journal)) == (seen, 0)
+        worker = r.dispatcher._workers[(NUMBER, "retailcrm")]
+        worker.health._open_until = 0.0
+        r.dispatcher.wake(NUMBER, "retailcrm")
+        await r.until(lambda: len(box.journal) == 1)
+        assert r.states[-1][2] == "closed"
 
 
 async def test_unknown_extensions_are_told_in_the_delivery(box: RetailCrmSandbox, db: Database) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from daemon.ami import link as link_module
 from daemon.ami.actions import CoreShowChannels, CoreStatus, Ping
@@ -186,6 +192,69 @@ async def test_the_fleet_adds_changes_and_removes_links_while_running() -> None:
         await fleet.stop()
         await one.stop()
         await two.stop()
+
+
+async def test_no_more_links_connect_at_once_than_the_gate_lets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    connecting = most = 0
+
+    async def slow(self: Link) -> None:
+        nonlocal connecting, most
+        connecting += 1
+        most = max(most, connecting)
+        await asyncio.sleep(0.02)
+        connecting -= 1
+        raise OSError("unreachable")
+
+    monkeypatch.setattr(Link, "_connect", slow)
+    gate, supervisor = asyncio.Semaphore(3), Supervisor("test")
+    links = [Link(str(n), LinkTarget("127.0.0.1", 1, "u", "s"), Handler(), gate) for n in range(12)]
+    for link in links:
+        supervisor.serve(link.name, link.run)
+    await until(lambda: all(link.status.failures for link in links))
+    await supervisor.stop()
+    assert most == 3
+
+
+async def test_tls_is_checked_by_authority_or_by_pinned_fingerprint(tmp_path: Path) -> None:
+    certificate, key, fingerprint = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    pbx = FakePbx()
+    await pbx.start()
+    server = await asyncio.start_server(pbx._serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+
+    async def outcome(pin: str | None) -> Link:
+        handler, supervisor = Handler(), Supervisor("test")
+        link = Link("t", LinkTarget("127.0.0.1", port, pbx.username, pbx.secret, True, pin), handler, asyncio.Semaphore(1))
+        supervisor.serve("link", link.run)
+        await until(lambda: link.status.state in (LinkState.READY, LinkState.WAITING))
+        await asyncio.sleep(0.05)
+        await supervisor.stop()
+        return link
+
+    try:
+        assert (await outcome(fingerprint)).status.state is LinkState.READY
+        assert "CERTIFICATE_VERIFY_FAILED" in (await outcome(None)).status.reason
+        assert "not the pinned one" in (await outcome("00" * 32)).status.reason
+    finally:
+        server.close()
+        await pbx.stop()
+
+
+def self_signed(directory: Path) -> tuple[Path, Path, str]:
+    """A certificate as PBXs have them: signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pbx")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (directory / "key.pem").write_bytes(private)
+    return directory / "cert.pem", directory / "key.pem", made.fingerprint(hashes.SHA256()).hex()
 
 
 def test_delays_grow_with_full_jitter_up_to_their_cap() -> None:

@@ -191,3 +191,27 @@ def test_action_ids_are_random_per_connection_and_short() -> None:
     action_id, _ = session.send(Ping(), 0.0)
     assert action_id.startswith("abc-")
     assert len(action_id) <= 64
+
+
+def test_a_list_that_begins_well_and_then_fails_is_answered_with_the_failure() -> None:
+    session = logged_in()
+    action_id, _ = session.send(CoreShowChannels(), 0.0)
+    session.receive(message(("Response", "Success"), ("ActionID", action_id), ("EventList", "start")), 0.0)
+    [answered] = session.receive(message(("Response", "Error"), ("ActionID", action_id), ("Message", "No such channel")), 0.0)
+    assert isinstance(answered, Answered)
+    assert answered.answer.message == "No such channel"
+
+
+def test_events_glued_to_the_greeting_or_sent_before_the_login_do_no_harm() -> None:
+    session = Session("vochid", SECRET, "abc", 0.0)
+    outputs = session.receive(BANNER + message(("Event", "FullyBooted")) + message(("Response", "Success"), ("ActionID", "x")), 0.0)
+    assert [frame.get("Action") for frame in sent(outputs)] == ["Challenge"]
+    assert not any(isinstance(output, EventReceived) for output in outputs)
+
+
+def test_a_list_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.ami.session.MAX_LIST_ITEMS", 3)
+    session = logged_in()
+    action_id, _ = session.send(CoreShowChannels(), 0.0)
+    items = b"".join(message(("Event", "CoreShowChannel"), ("ActionID", action_id)) for _ in range(4))
+    assert session.receive(items, 0.0) == [ActionFailed(action_id, "too_long")]
