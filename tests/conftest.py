@@ -84,3 +84,8 @@ def asterisk_root() -> Path:
         if IN_CI:
             raise
         pytest.skip(str(why))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The live scenarios take longest and keep one worker busy: they begin first."""
+    items.sort(key=lambda item: "asterisk" not in item.keywords)

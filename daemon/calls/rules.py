@@ -78,11 +78,15 @@ class Judgement:
         if self.group.originated:
             return Direction.OUT
         first = self.initiator
-        if first is not None and self.view.is_extension(first.exten):
+        if first is not None and self.view.is_extension(first.exten) and not self._went_out_as(first.exten):
             return Direction.INTERNAL
         if self.externals:
             return Direction.OUT
         return Direction.OUT if first is not None and self.view.is_phone(first.exten) else Direction.INTERNAL
+
+    def _went_out_as(self, dialled: str) -> bool:
+        """Whether a trunk was given this very number: an emergency number may look like an extension."""
+        return any(channel.dialled and channel.dialled.caller_exten == dialled for channel in self.externals)
 
     def _customers(self) -> list[Channel]:
         """The channels that are the customer, one after the other (reserve trunks); for an internal call its initiator."""
@@ -115,10 +119,8 @@ class Judgement:
         for candidate in candidates:
             if candidate and (number := to_e164(candidate, self.view.country)):
                 return number
-        for candidate in candidates:
-            if candidate and not self.view.is_extension(candidate) and (shown := self.view.number(candidate)):
-                return shown
-        return None
+        shorter = [shown for candidate in candidates if (shown := self.view.number(candidate))]
+        return next((shown for shown in shorter if not self.view.is_extension(shown)), shorter[0] if shorter else None)
 
     @property
     def customer_number(self) -> str | None:
@@ -126,8 +128,16 @@ class Judgement:
             return self._called_inside()
         if self.customers:
             return self.number_of(self.customers[0])
-        dialled = self.group.originate_exten or (self.initiator.exten if self.initiator else None)
-        return self.view.number(dialled)
+        return self._meant_to_call()
+
+    def _meant_to_call(self) -> str | None:
+        """The number of an outgoing call that got no further than our own phone."""
+        first = self.initiator
+        if not self.group.originated:
+            return self.view.number(first.exten) if first else None
+        # OriginateResponse names it, but may come too late; the first leg shows it to the manager.
+        shown = [self.group.originate_exten, first.shown_as if first else None, *(dial.caller_shown for dial in self.group.dials)]
+        return next((self.view.number(text) for text in shown if self.view.is_phone(text) and not self.view.known_line(text)), None)
 
     def _called_inside(self) -> str | None:
         first = self.initiator

@@ -265,3 +265,21 @@ def test_a_raw_trace_without_a_sidecar_counts_time_from_zero() -> None:
     calls = replay(read_trace("x.ami", data, None), VIEW)
     assert [call.started_at for call in calls] == [0.0]
     assert calls[0].answered_by == "150"
+
+
+def test_an_emergency_number_that_looks_like_an_extension_went_out() -> None:
+    model = Correlator(VIEW)
+    model.feed(
+        event("Newchannel", Channel="PJSIP/151-1", ChannelState="4", CallerIDNum="151", Context="inoffice", Exten="103", Uniqueid="1", Linkedid="1"), 1.0
+    )
+    model.feed(event("Newchannel", Channel="PJSIP/provider-2", ChannelState="0", Context="from-trunk", Uniqueid="2", Linkedid="1"), 1.0)
+    [change] = model.feed(
+        event("DialBegin", Channel="PJSIP/151-1", Uniqueid="1", Linkedid="1", Exten="103", DestChannel="PJSIP/provider-2", DestUniqueid="2",
+              DestLinkedid="1", DialString="103@provider"), 1.1)  # fmt: skip
+    assert (change.call.direction, change.call.customer_number, change.call.initiator) == ("out", "103", "151")
+
+
+def test_a_click_that_the_manager_never_answered_knows_its_customer_before_the_pbx_names_it() -> None:
+    events = [(e, at) for e, at in events_of("click-manager-absent") if e.event != "OriginateResponse"]
+    [call] = replay(iter(events), VIEW)
+    assert (call.customer_number, call.result) == ("+375296254070", Result.NO_ANSWER)
