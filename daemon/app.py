@@ -341,7 +341,12 @@ class App:
         at_stop(background.stop)
         crm = Crm(tenants, adapters(), sessions, db, vault)
         dispatcher = Dispatcher(
-            outbox, crm, lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason})
+            outbox,
+            crm,
+            lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason}),
+            lambda enterprise, name, told, state: live.tell(
+                enterprise, "delivery", {"id": told.id, "integration": name, "kind": str(told.kind), "call": told.call.id, "state": state}
+            ),
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)

@@ -74,11 +74,6 @@ class CoreStatus(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class CoreSettings(Action):
-    name: ClassVar[str] = "CoreSettings"
-
-
-@dataclass(frozen=True, slots=True)
 class CoreShowChannels(Action):
     """Every channel's snapshot: the ground that a resync stands on."""
 

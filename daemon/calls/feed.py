@@ -62,7 +62,6 @@ class PbxFeed:
         self._all_stored = asyncio.Event()
         self._all_stored.set()
         self._buffer: list[tuple[Frame, float]] | None = None
-        self._tapes: list[Callable[[bytes, float], None]] = []
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
         self._events = metrics.AMI_EVENTS.labels(view.enterprise)
         self._link: Link | None = None
@@ -86,11 +85,6 @@ class PbxFeed:
         """New settings of the same PBX; calls in progress go on under them."""
         if view != self._model.view:
             self._model.view = replace(view, boot=self._model.view.boot)
-
-    def tape(self, sink: Callable[[bytes, float], None]) -> Callable[[], None]:
-        """Copies the raw stream to `sink` until the returned function is called."""
-        self._tapes.append(sink)
-        return lambda: self._tapes.remove(sink)
 
     # -- the link's side -----------------------------------------------------------------------------------------------
 
@@ -121,9 +115,7 @@ class PbxFeed:
         self._model.mark_gap()
         self._on_state(self._model.view.enterprise, self._model.view.pbx, "down", reason)
 
-    def on_bytes(self, data: bytes, at: float) -> None:
-        for tape in self._tapes:
-            tape(data, at)
+    def on_bytes(self, data: bytes, at: float) -> None: ...
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from daemon.delivery.health import Breaker, Health
 from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
-from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Outcome, Rejected, Retry, Throttled
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Outcome, Rejected, Retry, Throttled
 from daemon.model.phone import masked
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
@@ -47,9 +47,20 @@ class _Worker:
 
 
 class Dispatcher:
-    """Owns all deliveries in flight. `on_state(enterprise, integration, state, reason)` hears of connections that change."""
+    """Owns all deliveries in flight.
 
-    def __init__(self, outbox: Outbox, ports: CrmPorts, on_state: Callable[[str, str, str, str], None]) -> None:
+    `on_state(enterprise, integration, state, reason)` hears of connections that change, `on_settled(enterprise, integration,
+    delivery, state)` of every attempt's end.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        ports: CrmPorts,
+        on_state: Callable[[str, str, str, str], None],
+        on_settled: Callable[[str, str, Delivery, str], None] = lambda *_: None,
+    ) -> None:
+        self._on_settled = on_settled
         self._outbox = outbox
         self._ports = ports
         self._on_state = on_state
@@ -167,6 +178,8 @@ class Dispatcher:
             self._record(key, claimed, outcome, result, duration_s, attempt)
         await self._judge_health(key, worker, port, attempt.outcomes)
         await self._outbox.settle(*key, settled, attempt.exchanges)
+        for item in settled:
+            self._on_settled(*key, item.delivery, item.verdict.state)
 
     async def _tell(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
         deliveries = [claimed.delivery for claimed in batch]

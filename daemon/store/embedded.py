@@ -47,7 +47,7 @@ class EmbeddedPostgres:
         self._home = (data_dir / "postgresql").absolute()
         self._data = self._home / "data"
         self._run = self._home / "run"
-        self._user = _server_user()
+        self._user = _server_user(self._home)
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         if len(os.fsencode(self._run)) > MAX_PATH_BYTES:
@@ -99,14 +99,15 @@ class EmbeddedPostgres:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._home.parent.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
             _check_reachable(self._home, self._user)
         for folder in (self._home, self._run):
-            folder.mkdir(exist_ok=True)
+            if folder.exists():
+                continue  # a command beside the daemon changes nothing of it
+            folder.mkdir(mode=0o700)
             if self._user is not None:
                 os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-            folder.chmod(0o700)
 
     def _take_lock(self) -> bool:
         lock = (self._home / "owner.lock").open("a")
@@ -219,9 +220,12 @@ class EmbeddedPostgres:
             return "no log"
 
 
-def _server_user() -> pwd.struct_passwd | None:
+def _server_user(home: Path) -> pwd.struct_passwd | None:
+    """As root: who the server runs as, the owner of its directory or, for a new one, a user made for it."""
     if os.geteuid() != 0:
         return None
+    if home.exists() and home.stat().st_uid != 0:
+        return pwd.getpwuid(home.stat().st_uid)
     try:
         return pwd.getpwnam(SERVER_USER)
     except KeyError:

@@ -164,7 +164,7 @@ async def test_calls_deliveries_logs_stats_and_the_live_stream(house: House, api
     assert health["status"] == "ok"
     assert health["pbxs"][0]["state"] == "ready"
     listening.cancel()
-    assert {topic for topic, _ in news} >= {"call"}
+    assert {topic for topic, _ in news} >= {"call", "delivery"}
     assert all("id" in data for _, data in news)
 
 

@@ -158,6 +158,24 @@ async def test_an_orderly_stop_tells_what_it_knows_and_a_start_goes_on(house: Ho
     await told_once(house, 1)
 
 
+async def test_a_server_of_ones_own_is_used_like_the_embedded_one(house: House, database_url: str) -> None:
+    from lab.run import DaemonProcess, short_directory
+
+    second = DaemonProcess(short_directory("vochid-own-"), extra={"VOCHID_DATABASE_URL": database_url})
+    await second.start()
+    try:
+        assert not (second.data_dir / "postgresql").exists()
+        await second.put(house.document)
+        await house.linked()
+        await house.play("inbound-answered")
+        await house.journaled(1)
+        doctor = House(second, house.pbx, house.crm).cli
+        done = await asyncio.to_thread(doctor, "doctor")
+        assert "ok    direct connection" in done.stdout
+    finally:
+        await second.stop()
+
+
 async def test_no_secret_and_no_whole_number_is_in_the_daemons_log(house: House) -> None:
     await house.daemon.put(house.document)
     await house.linked()

@@ -116,6 +116,20 @@ async def test_binaries_that_the_servers_user_cannot_reach_are_copied(home: Path
         await server.stop()
 
 
+@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="only root may act for another user")
+async def test_a_command_by_root_leaves_the_services_database_to_the_service(home: Path) -> None:
+    (home / "postgresql").mkdir(mode=0o700)
+    os.chown(home / "postgresql", 65534, 65534)
+    server, guest = EmbeddedPostgres(home), EmbeddedPostgres(home)
+    await server.start(own=True)
+    try:
+        await guest.start(own=False)
+        owners = {path.stat().st_uid for path in (home / "postgresql", home / "postgresql/data", home / "postgresql/run", home / "postgresql/password")}
+        assert owners == {65534}
+    finally:
+        await server.stop()
+
+
 def test_a_data_directory_with_a_long_path_is_refused_with_advice() -> None:
     with pytest.raises(SettingsError, match="VOCHID_DATA_DIR"):
         EmbeddedPostgres(Path("/tmp/" + "x" * 100))
