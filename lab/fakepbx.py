@@ -101,7 +101,7 @@ class FakePbx:
             case "CoreShowChannels":
                 self._reply(writer, action_id, [("Response", "Success"), ("EventList", "start")])
                 for uniqueid in self.channels:
-                    self._reply(writer, action_id, [("Event", "CoreShowChannel"), ("Uniqueid", uniqueid)])
+                    self._reply(writer, action_id, [("Event", "CoreShowChannel"), ("Uniqueid", uniqueid), ("Linkedid", self.channels[0])])
                 self._reply(writer, action_id, [("Event", "CoreShowChannelsComplete"), ("EventList", "Complete"), ("ListItems", str(len(self.channels)))])
             case "Logoff":
                 self._reply(writer, action_id, [("Response", "Goodbye")])

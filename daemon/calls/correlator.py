@@ -54,6 +54,7 @@ class Correlator:
         self._tombstones: dict[str, float] = {}
         self._tombstone_order: deque[str] = deque()
         self._dirty: dict[Group, None] = {}
+        self._adopted: dict[str, Call] = {}
         self._out: list[CallChange] = []
         self._handlers: dict[str, Callable[[Event, float], None]] = {
             "Newchannel": self._newchannel,
@@ -116,6 +117,10 @@ class Correlator:
         self._settle(at)
         return self._drain()
 
+    def adopt(self, calls: Iterable[Call]) -> None:
+        """Calls that a former process stored and that still live: they go on under their id when they are next heard of."""
+        self._adopted.update({call.linkedid: call for call in calls})
+
     def mark_gap(self) -> None:
         """Something was not seen: every live call may lack a part."""
         for channel in self._graph.channels.values():
@@ -133,8 +138,7 @@ class Correlator:
         linkedid = event.get(f"{prefix}Linkedid") or uniqueid
         group = self._by_linkedid.get(linkedid)
         if group is None or group.closed_at is not None:
-            group = Group(uniqueid, linkedid, at, last_seen_at=at)
-            self._by_linkedid[linkedid] = group
+            group = self._by_linkedid[linkedid] = self._new_group(uniqueid, linkedid, at)
         channel = Channel(
             uniqueid=uniqueid,
             name=event.get(f"{prefix}Channel") or "",
@@ -157,6 +161,18 @@ class Correlator:
         if len(self._graph.channels) > MAX_CHANNELS:
             self._drop_oldest(at)
         return channel
+
+    def _new_group(self, uniqueid: str, linkedid: str, at: float) -> Group:
+        group = Group(uniqueid, linkedid, at, last_seen_at=at)
+        prior = self._adopted.pop(linkedid, None)
+        if prior is not None:
+            group.prior, group.started_at, group.has_gap = prior, prior.started_at, True
+            group.recordings = list(prior.recordings)
+            if prior.answered_at is not None:
+                group.talks.append(Talk(prior.last_talked or "", prior.answered_at))
+            popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
+            self._told[group] = _Told(replace(prior, legs=(), talk_seconds=0.0), popups=popups, answered=prior.answered_at is not None)
+        return group
 
     def _channel(self, event: Event, at: float, prefix: str = "") -> Channel | None:
         """The channel an event speaks of; one that was never announced is taken in as it is (the trace began later)."""

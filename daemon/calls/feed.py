@@ -19,10 +19,11 @@ import structlog
 
 from daemon.ami.actions import CoreShowChannels, CoreStatus
 from daemon.ami.link import Link, LinkDown
+from daemon.ami.session import Answer
 from daemon.ami.wire import Frame, Skipped
 from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
-from daemon.calls.resync import boot_of, channels_of
+from daemon.calls.resync import boot_of, channels_of, sort_out
 from daemon.calls.view import PbxView
 from daemon.model.phone import masked
 from daemon.model.signal import CallChange
@@ -129,24 +130,35 @@ class PbxFeed:
 
     async def _resync(self, link: Link) -> None:
         """Which boot is this, what lives; then the events that came meanwhile, in order."""
+        view = self._model.view
         try:
             boot = boot_of(await link.request(CoreStatus()))
-            alive = channels_of(await link.request(CoreShowChannels()))
-        except LinkDown as error:
+            shown = await link.request(CoreShowChannels())
+            if not view.boot:
+                await self._take_over(shown)
+            alive, known = channels_of(shown), self._model.knows()
+            gone = known if boot != view.boot and view.boot else known - alive if alive is not None else set()
+            self._take(self._model.lose(gone, time.time()))
+            self._model.view = replace(self._model.view, boot=boot)
+            self._on_state(view.enterprise, view.pbx, "up", "")
+        except (LinkDown, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             log.warning("resync failed", pbx=self._name, error=str(error))
+        finally:
             buffered, self._buffer = self._buffer or [], None
             for frame, at in buffered:
                 self._take(self._model.feed(frame, at))
+
+    async def _take_over(self, shown: Answer) -> None:
+        """What a former process left open: the living go on under their id, the others are ended and told."""
+        if not shown.ok:
             return
-        now, view = time.time(), self._model.view
-        known = self._model.knows()
-        gone = known if boot != view.boot and view.boot else known - alive if alive is not None else set()
-        self._take(self._model.lose(gone, now))
-        self._model.view = replace(view, boot=boot)
-        buffered, self._buffer = self._buffer or [], None
-        for frame, at in buffered:
-            self._take(self._model.feed(frame, at))
-        self._on_state(view.enterprise, view.pbx, "up", "")
+        view = self._model.view
+        left = await self._recorder.left_open(view.enterprise, view.pbx)
+        living, ends = sort_out(left, shown, time.time())
+        self._model.adopt(living)
+        self._take(ends)
+        if left:
+            log.info("calls of a former process", pbx=self._name, living=len(living), ended=len(ends))
 
     async def _tick(self) -> None:
         while True:

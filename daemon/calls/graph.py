@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from daemon.model.call import Call
+
 # Bridges in which people talk; parking and queue holding are `holding`.
 TALKING_BRIDGES = frozenset({"basic", "base", "", "stasis"})
 
@@ -106,6 +108,7 @@ class Group:
     closed_at: float | None = None
     consult: bool = False
     saw_hangup_request: bool = False
+    prior: Call | None = None  # what a former process stored of this call: its beginning was not seen here
 
     def live(self) -> list[Channel]:
         """Channels that are still up, Local ones too."""

@@ -11,7 +11,9 @@ from typing import Any
 import asyncpg
 
 from daemon.calls.plan import Planner, Told
+from daemon.model.call import Call
 from daemon.model.signal import CallChange
+from daemon.store.calls import CallRepository
 from daemon.store.leases import LeaseLost, Leases
 from daemon.store.pool import Database
 
@@ -25,6 +27,7 @@ class Recorder:
         self._db = db
         self._leases = leases
         self._planner = planner
+        self._calls = CallRepository(db)
 
     async def record(self, enterprise: str, pbx: str, changes: Sequence[CallChange]) -> set[str]:
         """Stores `changes` (of one PBX, in order); gives the integrations that have something to be told.
@@ -48,6 +51,10 @@ class Recorder:
                 raise LeaseLost(f"{enterprise}/{pbx}") from None
             raise
         return {item.integration for _, item in told}
+
+    async def left_open(self, enterprise: str, pbx: str) -> list[Call]:
+        """Calls of a PBX that are stored without an end: a former process was stopped while they lived."""
+        return [Call.from_json(record) for record in await self._calls.open(enterprise, pbx)]
 
 
 def _row(call: dict[str, Any], told: Told) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from daemon.calls.graph import Channel, Dial, Group, Talk
 from daemon.calls.view import PbxView
@@ -57,7 +58,7 @@ class Judgement:
         self.internals = [channel for channel in real if channel not in self.externals]
         self.arrived = [channel for channel in self.externals if _arrived(channel)]
         self.initiator = self._initiator()
-        self.direction = self._direction()
+        self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
 
     # -- who ---------------------------------------------------------------------------------------------------------
@@ -279,6 +280,9 @@ class Judgement:
 
     def record(self) -> Call:
         """The call as it stands."""
+        return completed(self._seen(), self.group.prior) if self.group.prior else self._seen()
+
+    def _seen(self) -> Call:
         group, spans = self.group, self.spans()
         ended_at = group.closed_at
         persons = [talk.person for talk in spans]
@@ -319,6 +323,39 @@ class Judgement:
         if channel in self.externals:
             kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
         return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause)
+
+
+def completed(seen: Call, prior: Call) -> Call:
+    """A call whose beginning a former process saw: what was stored then, and what was seen since."""
+    now = {leg.channel: leg for leg in seen.legs}
+    before = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in prior.legs]
+    known = {leg.channel for leg in prior.legs}
+    return replace(
+        seen,
+        id=prior.id,
+        linkedid=prior.linkedid,
+        started_at=prior.started_at,
+        customer_number=prior.customer_number or seen.customer_number,
+        customer_name=prior.customer_name or seen.customer_name,
+        line=prior.line or seen.line,
+        answered_at=prior.answered_at or seen.answered_at,
+        answered_by=prior.answered_by or seen.answered_by,
+        rang=tuple(dict.fromkeys(prior.rang + seen.rang)),
+        initiator=prior.initiator or seen.initiator,
+        transfers=prior.transfers + seen.transfers,
+        queue=prior.queue or seen.queue,
+        click_to_call=prior.click_to_call,
+        recordings=tuple(dict.fromkeys(prior.recordings + seen.recordings)),
+        gap=True,
+        legs=(*before, *(leg for leg in seen.legs if leg.channel not in known)),
+    )
+
+
+def given_up(prior: Call, at: float) -> Call:
+    """A stored call that is no longer there and whose end nobody saw: answered when somebody had talked, else interrupted."""
+    result = Result.ANSWERED if prior.answered_at is not None else Result.INTERRUPTED
+    legs = tuple(replace(leg, ended_at=leg.ended_at or at) for leg in prior.legs)
+    return replace(prior, ended_at=at, result=result, gap=True, legs=legs)
 
 
 def _arrived(channel: Channel) -> bool:

@@ -78,6 +78,15 @@ class CallRepository:
             legs = await self._legs(connection, enterprise, [key])
         return _call_json(row, legs.get(key, []))
 
+    async def open(self, enterprise: str, pbx: str) -> list[dict[str, Any]]:
+        """Calls of one PBX that have no end yet, oldest first."""
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                "select * from calls where enterprise_number = $1 and pbx = $2 and ended_at is null order by started_at", enterprise, pbx
+            )
+            legs = await self._legs(connection, enterprise, [row["id"] for row in rows])
+        return [_call_json(row, legs.get(row["id"], [])) for row in rows]
+
     async def logs(
         self, enterprise: str, *, integration: str | None = None, status: str | None = None, event_type: str | None = None,
         before: int | None = None, limit: int = 100,

@@ -133,6 +133,49 @@ async def test_a_call_that_goes_on_over_a_lost_line_stays_one_call(house: House)
     assert len(house.crm.journal) == 1
 
 
+async def killed_in_mid_call(house: House, *, goes_on: bool) -> bytes:
+    """Kills the daemon while 150 talks, starts it again; gives what the PBX has still to say."""
+    from tests.e2e.conftest import GOLDEN
+
+    await house.daemon.put(house.document)
+    await house.linked()
+    trace = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
+    cut = trace.index(b"Event: HangupRequest")
+    house.pbx.send(trace[:cut])
+    await asyncio.sleep(0.7)
+    await house.daemon.kill()
+    house.pbx.connected.clear()
+    start = trace.index(b"Uniqueid: ") + 10
+    first = trace[start : trace.index(b"\r\n", start)].decode()
+    house.pbx.channels = [first] if goes_on else []
+    await house.daemon.start()
+    await house.linked()
+    await asyncio.sleep(0.5)
+    return trace[cut:]
+
+
+async def test_a_call_that_ends_while_the_daemon_is_dead_is_told_all_the_same(house: House) -> None:
+    await killed_in_mid_call(house, goes_on=False)
+    await house.journaled(1)
+    async with house.daemon.client() as api:
+        [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+    assert (call["result"], call["gap"], call["answered_by"]) == ("answered", True, "150")
+    assert next(iter(house.crm.journal.values()))["result"] == "answered"
+
+
+async def test_a_call_that_outlives_the_daemon_goes_on_under_its_id_and_is_told_once(house: House) -> None:
+    house.pbx.send(await killed_in_mid_call(house, goes_on=True))
+    await house.journaled(1)
+    await asyncio.sleep(1.5)
+    async with house.daemon.client() as api:
+        [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+    assert (call["result"], call["gap"], call["answered_by"], call["customer_number"]) == ("answered", True, "150", "+375296254070")
+    assert call["talk_seconds"] > 1
+    assert len(call["legs"]) == 2
+    assert list(house.crm.journal) == [call["id"]]
+    assert len(house.crm.popups("in")) == 1
+
+
 async def test_a_paused_enterprise_is_left_alone_and_resumes(house: House) -> None:
     await house.daemon.put(house.document)
     await house.linked()
