@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from daemon.ami.actions import Action, Headers
 from daemon.ami.link import Link, LinkTarget
@@ -15,23 +14,18 @@ from daemon.supervisor import Supervisor
 from lab.office import Office
 
 
-@dataclass(frozen=True, slots=True)
-class Steer(Action):
-    """Any manager action, for the lab's own Asterisk only."""
-
-    name: ClassVar[str] = ""
-    action: str
+@dataclass(frozen=True)
+class _Steer(Action):
     values: tuple[tuple[str, str], ...]
 
     def headers(self) -> Headers:
         return list(self.values)
 
 
-class _Raw(Steer):
-    """Takes its wire name from the value instead of the class."""
-
-    def __getattribute__(self, item: str) -> object:
-        return super().__getattribute__("action") if item == "name" else super().__getattribute__(item)
+def steer(action: str, *values: tuple[str, str]) -> Action:
+    """Any manager action: for the lab's own Asterisk, whose user may do everything."""
+    named: Action = type(action, (_Steer,), {"name": action})(values)
+    return named
 
 
 @dataclass
@@ -79,7 +73,7 @@ class Phones:
 
     async def do(self, action: str, *values: tuple[str, str]) -> Answer:
         """Sends one manager action to the world."""
-        return await self._link.request(_Raw(action, values))
+        return await self._link.request(steer(action, *values))
 
     async def behave(self, number: str, how: str, *, delay_s: float = 0.3, talk_s: float = 600, arg: str = "") -> None:
         """What `number` does when it is called: answer, ring, progress, hangup or decline (`arg`: cause), forward (`arg`: to)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.ami.link import Link
-from lab.phones import Phones, _Raw
+from lab.phones import Phones, steer
 
 CUSTOMER = "+375296254070"
 OTHER_CUSTOMER = "+375447654321"
@@ -30,8 +30,7 @@ class Stage:
 
     async def originate(self, channel: str, **values: str) -> None:
         """Click-to-call as vochid does it; keys are Originate's headers."""
-        headers = (("Channel", channel), ("Async", "true"), ("Timeout", "4000"), *values.items())
-        await self.pbx.request(_Raw("Originate", headers))
+        await self.pbx.request(steer("Originate", ("Channel", channel), ("Async", "true"), ("Timeout", "4000"), *values.items()))
 
 
 Play = Callable[[Stage], Awaitable[None]]

@@ -1,22 +1,22 @@
 """Events in, changed calls out. Pure: no clock, no I/O; `at` comes with every event.
 
-One instance per PBX. It keeps the facts (graph.py), joins channels into groups by union over dials, bridges, Local
-pairs and Linkedids, and tells what changed in a call's record as rules.py judges it. No event makes it raise.
+One instance per PBX. It keeps the facts (graph.py) and joins channels into groups by union over dials, bridges, Local
+pairs and Linkedids; what they mean is judged by rules.py, what is told of them by telling.py. No event makes it raise.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from daemon.ami.wire import unescape
 from daemon.calls.graph import Bridge, Channel, Dial, Graph, Group, Talk
-from daemon.calls.rules import Judgement, is_external
+from daemon.calls.rules import Judgement
+from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction
-from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, StoppedRinging
+from daemon.model.signal import CallChange, Ended
 
 GRACE_S = 1.0  # from the customer's hangup to the end of the record: what the other legs still have to say
 TOMBSTONE_S = 60.0  # events of a hung-up channel are ignored this long
@@ -32,16 +32,6 @@ class Event(Protocol):
         """The header's first value, or None."""
 
 
-@dataclass(slots=True)
-class _Told:
-    """What was said of a group so far: its last record, and whose popup is open."""
-
-    record: Call
-    ringing: tuple[str, ...] = ()
-    popups: tuple[str, ...] = ()
-    answered: bool = False
-
-
 class Correlator:
     """The call model of one PBX."""
 
@@ -49,7 +39,7 @@ class Correlator:
         self.view = view
         self._graph = Graph()
         self._by_linkedid: dict[str, Group] = {}
-        self._told: dict[Group, _Told] = {}
+        self._teller = Teller()
         self._closing: dict[Group, float] = {}
         self._tombstones: dict[str, float] = {}
         self._tombstone_order: deque[str] = deque()
@@ -170,8 +160,7 @@ class Correlator:
             group.recordings = list(prior.recordings)
             if prior.answered_at is not None:
                 group.talks.append(Talk(prior.last_talked or "", prior.answered_at))
-            popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
-            self._told[group] = _Told(replace(prior, legs=(), talk_seconds=0.0), popups=popups, answered=prior.answered_at is not None)
+            self._teller.take_over(group, prior)
         return group
 
     def _channel(self, event: Event, at: float, prefix: str = "") -> Channel | None:
@@ -430,10 +419,10 @@ class Correlator:
         self._touch(keep, at)
 
     def _close_as_consult(self, group: Group, at: float) -> None:
-        told = self._told.pop(group, None)
+        popups = self._teller.forget(group)
         group.consult, group.closed_at = True, at
-        if told is not None:
-            self._out.append(CallChange(Judgement(group, self.view).record(), (Ended(told.popups),), at))
+        if popups is not None:
+            self._out.append(CallChange(Judgement(group, self.view).record(), (Ended(popups),), at))
 
     def _touch(self, group: Group, at: float) -> None:
         if group.closed_at is None:
@@ -467,39 +456,9 @@ class Correlator:
             group.talks.append(Talk(heard[0], at))
 
     def _tell(self, group: Group, judgement: Judgement, at: float) -> None:
-        record = judgement.record()
-        told = self._told.get(group)
-        if told is None:
-            told = self._told[group] = _Told(replace(record, id=""))
-        signals = self._signals(told, judgement, record)
-        quiet = replace(record, legs=(), talk_seconds=0.0)
-        if signals or quiet != told.record:
-            told.record = quiet
-            self._out.append(CallChange(record, tuple(signals), at))
-
-    def _signals(self, told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
-        signals: list[Signal] = []
-        ringing = judgement.ringing_now()
-        if judgement.direction is Direction.OUT:
-            dialled = any(is_external(c, self.view) and c.dialled for c in judgement.externals)
-            ringing = (record.initiator,) if dialled and record.initiator else ()
-            ringing = tuple(number for number in ringing if number not in told.popups)
-        if fresh := tuple(number for number in ringing if number not in told.popups):
-            signals.append(Ringing(fresh))
-            told.popups += fresh
-        if record.answered_at is not None and not told.answered:
-            told.answered = True
-            signals.append(Answered(record.answered_by))
-        if record.ended_at is not None:
-            signals.append(Ended(told.popups))
-            told.popups = ()
-        elif judgement.direction is not Direction.OUT:
-            stays = {*ringing, *(number for number in (record.answered_by, record.last_talked) if number)}
-            stays |= {number for c in judgement.internals if c.ended_at is None and (number := judgement.number_of(c)) and c.up_at}
-            if gone := tuple(number for number in told.popups if number not in stays):
-                signals.append(StoppedRinging(gone))
-                told.popups = tuple(number for number in told.popups if number in stays)
-        return signals
+        change = self._teller.tell(group, judgement, at)
+        if change is not None:
+            self._out.append(change)
 
     # -- ends ----------------------------------------------------------------------------------------------------------------------
 
@@ -535,7 +494,7 @@ class Correlator:
         group.closed_at = max(ends) if ends else at
         if _is_worth_telling(group):
             self._tell(group, judgement, at)
-        self._told.pop(group, None)
+        self._teller.forget(group)
         self._closing.pop(group, None)
         self._dirty.pop(group, None)
         for linkedid in {group.linkedid, *(channel.linkedid for channel in group.channels.values())}:

@@ -176,6 +176,10 @@ class Judgement:
         ]
         return tuple(dict.fromkeys(number for number in now if number))
 
+    def up_now(self) -> set[str]:
+        """Internal numbers whose phone is off the hook in this call."""
+        return {number for c in self.internals if c.ended_at is None and c.up_at and (number := extension_of(c, self.view))}
+
     def spans(self) -> list[Talk]:
         """Talks, with a pause after which the same person comes back counted in."""
         merged: list[Talk] = []

@@ -112,6 +112,8 @@ class RetailCrmSandbox:
     async def _front(self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         if request.path == "/":
             return await handler(request)
+        if request.path == "/favicon.ico":
+            return web.Response(status=204)
         if self.switches.latency_s:
             await asyncio.sleep(self.switches.latency_s)
         if not self.switches.account_exists:

@@ -198,7 +198,7 @@ def test_channels_that_are_never_hung_up_do_not_fill_the_memory() -> None:
     for n in range(MAX_CHANNELS + 200):
         model.feed(arriving(str(n)), float(n))
     assert len(model.knows()) <= MAX_CHANNELS
-    assert len(model._told) <= MAX_CHANNELS
+    assert len(model._teller) <= MAX_CHANNELS
 
 
 def test_ended_calls_leave_nothing_behind() -> None:
@@ -208,7 +208,7 @@ def test_ended_calls_leave_nothing_behind() -> None:
             model.feed(Renamed(e, f"{i}-"), at + i * 1_000)
     model.feed(event("FullyBooted"), 1e12)
     assert model.knows() == set()
-    assert not model._told
+    assert not len(model._teller)
     assert not model._closing
     assert not model._by_linkedid
     assert not model._graph.bridges

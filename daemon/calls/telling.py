@@ -1,0 +1,84 @@
+"""What is told of a conversation, and when: its record when that changes, and whose popup opens and closes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from daemon.calls.graph import Group
+from daemon.calls.rules import Judgement
+from daemon.model.call import Call, Direction
+from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, StoppedRinging
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was said of a group so far: its last record, whose popup is open, and that it was answered."""
+
+    record: Call
+    popups: tuple[str, ...] = ()
+    answered: bool = False
+
+
+class Teller:
+    """Remembers what was told of every open conversation, so that nothing is told twice and every popup closes."""
+
+    def __init__(self) -> None:
+        self._told: dict[Group, _Told] = {}
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def take_over(self, group: Group, prior: Call) -> None:
+        """A former process told this much of the group."""
+        popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
+        self._told[group] = _Told(_quiet(prior), popups, prior.answered_at is not None)
+
+    def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
+        """The change since the last time, or None when there is none that anybody would notice."""
+        record = judgement.record()
+        told = self._told.get(group)
+        if told is None:
+            told = self._told[group] = _Told(replace(record, id=""))
+        signals = _signals(told, judgement, record)
+        if not signals and _quiet(record) == told.record:
+            return None
+        told.record = _quiet(record)
+        return CallChange(record, tuple(signals), at)
+
+    def forget(self, group: Group) -> tuple[str, ...] | None:
+        """Ends the memory of a group; gives the popups still open, or None when it was never told of."""
+        told = self._told.pop(group, None)
+        return None if told is None else told.popups
+
+
+def _quiet(record: Call) -> Call:
+    """The record without what changes all the time."""
+    return replace(record, legs=(), talk_seconds=0.0)
+
+
+def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
+    signals: list[Signal] = []
+    ringing = _ringing(judgement, record)
+    if fresh := tuple(number for number in ringing if number not in told.popups):
+        signals.append(Ringing(fresh))
+        told.popups += fresh
+    if record.answered_at is not None and not told.answered:
+        told.answered = True
+        signals.append(Answered(record.answered_by))
+    if record.ended_at is not None:
+        signals.append(Ended(told.popups))
+        told.popups = ()
+    elif judgement.direction is not Direction.OUT:
+        stays = {*ringing, record.answered_by, record.last_talked, *judgement.up_now()}
+        if gone := tuple(number for number in told.popups if number not in stays):
+            signals.append(StoppedRinging(gone))
+            told.popups = tuple(number for number in told.popups if number in stays)
+    return signals
+
+
+def _ringing(judgement: Judgement, record: Call) -> tuple[str, ...]:
+    """Who is to see a popup now: phones that ring; for an outgoing call its initiator, once the customer's side is dialled."""
+    if judgement.direction is not Direction.OUT:
+        return judgement.ringing_now()
+    is_dialled = any(channel.dialled for channel in judgement.externals)
+    return (record.initiator,) if is_dialled and record.initiator else ()
