@@ -26,6 +26,7 @@ from daemon.telemetry import metrics
 
 POLL_S = 1.0
 CLAIM_MARGIN_S = 10.0
+ACCOUNT_WAIT_S = 3.0
 REFRESH_DEADLINE_S = 15.0
 DRAIN_S = 20.0
 DEFAULT_DEADLINE_S = 10.0
@@ -165,9 +166,7 @@ class Dispatcher:
         kind = batch[0].delivery.kind
         deadline_s = port.policy.deadline_s.get(kind, DEFAULT_DEADLINE_S)
         started = time.monotonic()
-        account = self._accounts.setdefault(port.account, asyncio.Semaphore(port.policy.concurrency))
-        async with account:
-            attempt = await self._tell(port, batch, deadline_s)
+        attempt = await self._tell_in_turn(port, batch, deadline_s)
         duration_s = time.monotonic() - started
         settled = []
         for claimed, outcome in zip(batch, attempt.outcomes, strict=True):
@@ -176,10 +175,24 @@ class Dispatcher:
                 result = Verdict("observed")
             settled.append(Settled(claimed.delivery, result))
             self._record(key, claimed, outcome, result, duration_s, attempt)
-        await self._judge_health(key, worker, port, attempt.outcomes)
-        await self._outbox.settle(*key, settled, attempt.exchanges)
+        try:
+            await self._judge_health(key, worker, port, attempt.outcomes)
+        finally:
+            await self._outbox.settle(*key, settled, attempt.exchanges)
         for item in settled:
             self._on_settled(*key, item.delivery, item.verdict.state)
+
+    async def _tell_in_turn(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
+        """Within the requests that all enterprises of one CRM account may have in flight together."""
+        account = self._accounts.setdefault(port.account, asyncio.Semaphore(port.policy.concurrency))
+        try:
+            await asyncio.wait_for(account.acquire(), ACCOUNT_WAIT_S)
+        except TimeoutError:  # well before the claim runs out: nothing may be sent under somebody else's
+            return Attempt([Throttled("the account's other enterprises use all its requests", 1.0)] * len(batch), [])
+        try:
+            return await self._tell(port, batch, deadline_s)
+        finally:
+            account.release()
 
     async def _tell(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
         deliveries = [claimed.delivery for claimed in batch]
@@ -208,6 +221,7 @@ class Dispatcher:
                 case Throttled(_, after_s):
                     worker.health.throttled(now, after_s)
                 case AuthExpired(reason):
+                    worker.health.throttled(now, 0.0)  # a probe that got this answer has ended
                     await self._auth_expired(key, worker, port, reason)
         breaker = worker.health.state(now)
         if breaker is not worker.breaker:

@@ -11,6 +11,7 @@ _SECRET_KEY = re.compile(r"(?i)(secret|password|token|api[-_]?key|authorization|
 _IN_TEXT = re.compile(r"(?i)((?:api_?key|token|secret|password|auth)=)[^&\s\"']+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029\u202a-\u202e]")
 _NUMBER = re.compile(r"(?<![\w.-])(\+?\d{5,15})(?![\w.-])")
+_PHONE_IN_TEXT = re.compile(r"(?<![\w.-])(\+?\d{9,15})(?![\w.-])")  # an error may quote the number it is about
 _NUMBER_KEYS = frozenset({"phone", "number", "customer_number", "caller", "to"})
 
 
@@ -36,6 +37,6 @@ def for_log(value: Any, key: str = "") -> Any:
         return [for_log(item, key) for item in value]
     if isinstance(value, str):
         value = _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
-        if key in _NUMBER_KEYS or "+" in value:
-            value = _NUMBER.sub(lambda match: "*" * (len(match[1]) - 4) + match[1][-4:], value)
+        pattern = _NUMBER if key in _NUMBER_KEYS else _PHONE_IN_TEXT
+        value = pattern.sub(lambda match: "*" * (len(match[1]) - 4) + match[1][-4:], value)
     return value

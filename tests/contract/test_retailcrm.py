@@ -228,6 +228,17 @@ async def test_the_accounts_limits_are_kept(box: RetailCrmSandbox, db: Database)
         assert len(box.events) == 70
 
 
+async def test_two_enterprises_with_one_account_share_its_limits(box: RetailCrmSandbox, db: Database) -> None:
+    settings_of_both = {"domain": box.url, "api_key": box.api_key}
+    async with rig(db, RetailCrm(), settings_of_both) as r:
+        await r.tenants.put("0400", {"number": "0400", "name": "x", "pbxs": [{"name": "main", "host": "h"}], "integrations": {"retailcrm": settings_of_both}})
+        await r.leases.take(("0400", "main"))
+        for number in [NUMBER, "0400"] * 30:
+            await r.record(ringing(a_call(enterprise=number)), Ringing(("150",)))
+        await r.until(lambda: len(box.events) == 60, 15)
+        assert not [refusal for refusal in box.refusals if "Rate" in refusal]
+
+
 async def test_popups_overtake_journals(box: RetailCrmSandbox, db: Database) -> None:
     box.switches.latency_s = 0.05
     async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
