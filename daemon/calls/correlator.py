@@ -61,6 +61,7 @@ class Correlator:
             "BridgeDestroy": self._bridge_destroy,
             "LocalBridge": self._local_bridge,
             "HangupRequest": self._hangup_request,
+            "SoftHangupRequest": self._soft_hangup_request,
             "Hangup": self._hangup,
             "QueueCallerJoin": self._queue_join,
             "QueueCallerAbandon": self._queue_abandon,
@@ -218,6 +219,12 @@ class Correlator:
         channel.group.saw_hangup_request = True
         self._touch(channel.group, at)
 
+    def _soft_hangup_request(self, event: Event, at: float) -> None:
+        """The PBX ends a channel by itself, or after its peer asked: so this stream has hangup requests at all."""
+        channel = self._channel(event, at)
+        if channel is not None:
+            channel.group.saw_hangup_request = True
+
     def _hangup(self, event: Event, at: float) -> None:
         channel = self._graph.channels.get(event.get("Uniqueid") or "")
         if channel is None:
@@ -264,9 +271,9 @@ class Correlator:
             return
         match event.get("DialStatus"):
             case "RINGING":
-                dest.dialled.alerted_at = dest.dialled.alerted_at or at
+                dest.dialled.alerted_at = at
             case "PROGRESS":
-                dest.dialled.progress_at = dest.dialled.progress_at or at
+                dest.dialled.progress_at = at
         self._touch(dest.group, at)
 
     def _dial_end(self, event: Event, at: float) -> None:
@@ -379,7 +386,7 @@ class Correlator:
 
     def _newexten(self, event: Event, at: float) -> None:
         if event.get("Application") == "VoiceMail" and (channel := self._channel(event, at)) is not None:
-            channel.mailbox_at = channel.mailbox_at or at
+            channel.mailbox_at = at
             self._touch(channel.group, at)
 
     def _varset(self, event: Event, at: float) -> None:

@@ -32,19 +32,26 @@ def is_external(channel: Channel, view: PbxView) -> bool:
         return False
     if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
         return True
-    return extension_of(channel, view) is None
+    return channel.context != view.internal_context and _own_extension(channel, view) is None
+
+
+def _own_extension(channel: Channel, view: PbxView) -> str | None:
+    return next((number for number in (channel.endpoint, channel.number) if view.is_extension(number)), None)
 
 
 def extension_of(channel: Channel, view: PbxView) -> str | None:
-    """The internal number behind a channel: its endpoint's name, else the number it was born with.
+    """The internal number behind a channel: its endpoint's name, else the number it was born with, else what was dialled to
+    reach it.
 
     Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
     """
     if channel.is_local or view.is_trunk(channel.name):
         return None
-    if view.is_extension(channel.endpoint):
-        return channel.endpoint
-    return channel.number if view.is_extension(channel.number) else None
+    dialled = channel.dialled.caller_exten if channel.dialled else None
+    known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
+    if known is None and channel.context == view.internal_context and channel.endpoint.isdigit():
+        return channel.endpoint  # a phone of ours that the pattern forgot: better its account than nobody
+    return known
 
 
 class Judgement:
@@ -164,7 +171,7 @@ class Judgement:
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and _alerted_at(c)]
+        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and _was_alerted(c)]
         return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
 
     def ringing_now(self) -> tuple[str, ...]:
@@ -172,13 +179,13 @@ class Judgement:
         now = [
             extension_of(channel, self.view)
             for channel in self.internals
-            if channel.ended_at is None and channel.up_at is None and _is_called(channel) and _alerted_at(channel)
+            if channel.ended_at is None and channel.up_at is None and _is_called(channel) and _was_alerted(channel)
         ]
         return tuple(dict.fromkeys(number for number in now if number))
 
     def up_now(self) -> set[str]:
         """Internal numbers whose phone is off the hook in this call."""
-        return {number for c in self.internals if c.ended_at is None and c.up_at and (number := extension_of(c, self.view))}
+        return {number for c in self.internals if c.ended_at is None and c.up_at is not None and (number := extension_of(c, self.view))}
 
     def spans(self) -> list[Talk]:
         """Talks, with a pause after which the same person comes back counted in."""
@@ -197,7 +204,7 @@ class Judgement:
         group = self.group
         if group.talks:
             return Result.ANSWERED
-        if any(channel.mailbox_at for channel in group.channels.values()):
+        if any(channel.mailbox_at is not None for channel in group.channels.values()):
             return Result.VOICEMAIL
         if self._gave_up():
             return Result.CANCELLED
@@ -249,8 +256,8 @@ class Judgement:
             return None
         if dial.status is None and dial.ended_at is None and dest.ended_at is None:
             return None
-        alerted = _alerted_at(dest) or dial.alerted_at or dial.progress_at
-        return Result.NO_ANSWER if alerted else Result.UNAVAILABLE
+        was_alerted = _was_alerted(dest) or dial.alerted_at is not None or dial.progress_at is not None
+        return Result.NO_ANSWER if was_alerted else Result.UNAVAILABLE
 
     def _dialplan_result(self) -> Result:
         """Nobody was dialled, or nothing told why: the cause that the dialplan gave the caller."""
@@ -371,6 +378,7 @@ def _is_called(channel: Channel) -> bool:
     return channel.dialled is not None or channel.was_born_called
 
 
-def _alerted_at(channel: Channel) -> float | None:
-    times = [at for at in (channel.ringing_at, channel.dialled and channel.dialled.alerted_at, channel.up_at) if at]
-    return min(times) if times else None
+def _was_alerted(channel: Channel) -> bool:
+    """Whether the phone rang, or was picked up without a word of ringing."""
+    told = channel.dialled is not None and channel.dialled.alerted_at is not None
+    return told or channel.ringing_at is not None or channel.up_at is not None

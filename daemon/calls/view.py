@@ -20,6 +20,7 @@ class PbxView:
     country: str = "BY"
     trunks: tuple[str, ...] = ()
     inbound_contexts: frozenset[str] = frozenset()
+    internal_context: str | None = None
     internal_number: str = r"^\d{2,4}$"
     internal_phones: frozenset[str] = frozenset()
     lines: tuple[str, ...] = ()

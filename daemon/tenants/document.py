@@ -206,6 +206,7 @@ class Enterprise(Strict):
             country=self.country,
             trunks=pbx.trunks,
             inbound_contexts=frozenset(pbx.inbound_contexts),
+            internal_context=pbx.internal_context,
             internal_number=pbx.internal_number,
             internal_phones=frozenset(phone.number for phone in self.internal_phones),
             lines=tuple(line.number for line in self.lines),

@@ -61,6 +61,15 @@ def test_times_and_legs_hang_together(trace: Path) -> None:
         assert Call.from_json(call.to_json()).to_json() == call.to_json()
 
 
+@pytest.mark.parametrize("trace", TRACES, ids=lambda trace: f"{trace.parent.name}-{trace.stem}")
+def test_without_times_the_records_are_the_same(trace: Path) -> None:
+    timeless = replay(read_trace(trace.name, trace.read_bytes(), None), VIEW)
+    expected = json.loads((trace.parent / "scenario.json").read_text())["expect"]
+    assert differences(sorted((call.to_json() for call in timeless), key=lambda c: str(c["customer_number"])),
+                       sorted(expected, key=lambda e: str(e["customer_number"]))) == []  # fmt: skip
+    assert {call.started_at for call in timeless} == {0.0}
+
+
 def test_recordings_are_the_names_that_the_pbx_gave() -> None:
     [call] = calls_of(HERE / "inbound-answered/asterisk-22.ami")
     assert len(call.recordings) == 1

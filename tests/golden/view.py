@@ -11,6 +11,7 @@ VIEW = PbxView(
     country="BY",
     trunks=("PJSIP/provider",),
     inbound_contexts=frozenset({"from-trunk"}),
+    internal_context="inoffice",
     internal_number=r"^1\d\d$",
     internal_phones=frozenset(PHONES),
     lines=tuple(LINES),

@@ -283,3 +283,15 @@ def test_a_click_that_the_manager_never_answered_knows_its_customer_before_the_p
     events = [(e, at) for e, at in events_of("click-manager-absent") if e.event != "OriginateResponse"]
     [call] = replay(iter(events), VIEW)
     assert (call.customer_number, call.result) == ("+375296254070", Result.NO_ANSWER)
+
+
+def test_a_phone_of_the_internal_context_is_ours_whatever_its_account_is_called() -> None:
+    model = Correlator(VIEW)
+    model.feed(arriving("1"), 1.0)
+    for number, name, dialled in (("2", "PJSIP/ivanov-2", "152"), ("3", "PJSIP/700150-3", "+375171112230")):
+        model.feed(event("Newchannel", Channel=name, ChannelState="0", Context="inoffice", Exten="s", Uniqueid=number, Linkedid="1"), 1.0)
+        model.feed(event("DialBegin", Channel="PJSIP/provider-1", Uniqueid="1", Linkedid="1", Exten=dialled, DestChannel=name, DestUniqueid=number,
+                         DestLinkedid="1"), 1.1)  # fmt: skip
+        changes = model.feed(event("Newstate", Channel=name, ChannelState="5", Uniqueid=number, Linkedid="1"), 1.2)
+    assert changes[-1].call.rang == ("152", "700150")
+    assert [leg.kind for leg in changes[-1].call.legs] == ["customer", "internal", "internal"]
