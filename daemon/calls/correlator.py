@@ -45,6 +45,7 @@ class Correlator:
         self._tombstone_order: deque[str] = deque()
         self._dirty: dict[Group, None] = {}
         self._adopted: dict[str, Call] = {}
+        self._groups_seen = 0
         self._out: list[CallChange] = []
         self._handlers: dict[str, Callable[[Event, float], None]] = {
             "Newchannel": self._newchannel,
@@ -154,7 +155,8 @@ class Correlator:
         return channel
 
     def _new_group(self, uniqueid: str, linkedid: str, at: float) -> Group:
-        group = Group(uniqueid, linkedid, at, last_seen_at=at)
+        self._groups_seen += 1
+        group = Group(uniqueid, linkedid, at, self._groups_seen, last_seen_at=at)
         prior = self._adopted.pop(linkedid, None)
         if prior is not None:
             group.prior, group.started_at, group.has_gap = prior, prior.started_at, True
@@ -403,9 +405,7 @@ class Correlator:
         """Two groups turn out to be one conversation: the older one goes on, the younger's record is closed."""
         if one is other or one.closed_at is not None or other.closed_at is not None:
             return
-        keep, give = sorted((one, other), key=lambda group: group.started_at)
-        if keep.started_at == give.started_at and other is keep:
-            keep, give = one, other
+        keep, give = sorted((one, other), key=lambda group: group.order)
         self._close_as_consult(give, at)
         self._dirty.pop(give, None)
         self._closing.pop(give, None)

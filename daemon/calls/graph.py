@@ -94,6 +94,7 @@ class Group:
     first_uniqueid: str
     linkedid: str
     started_at: float
+    order: int = 0  # which came first is told by order, not by time: a trace may have none
     channels: dict[str, Channel] = field(default_factory=dict)
     dials: list[Dial] = field(default_factory=list)
     talks: list[Talk] = field(default_factory=list)
