@@ -1,8 +1,8 @@
 """One PBX at work: link events into the model, the model's changes to the recorder. Thin shell.
 
-Reader, model and writer are separate: the reader never waits. What waits for its commit is kept per call, newest record
-and all signals, so it is bounded by the number of calls; beyond MAX_WAITING_CALLS the oldest finished news is given up
-and counted, and the calls concerned are marked with a gap.
+Reader, model and writer are separate: the reader never waits. Changes wait for their commit in a queue; beyond
+MAX_WAITING_CALLS it is thinned out to the newest record of each call with all its signals, and if these are still more, the
+oldest are given up, each with a line in the log.
 """
 
 from __future__ import annotations
@@ -112,7 +112,6 @@ class PbxFeed:
             self._resync_soon(self._link)
 
     def on_down(self, reason: str) -> None:
-        self._buffer = None
         self._model.mark_gap()
         self._on_state(self._model.view.enterprise, self._model.view.pbx, "down", reason)
 
@@ -125,7 +124,8 @@ class PbxFeed:
         return f"{self._model.view.enterprise}/{self._model.view.pbx}"
 
     def _resync_soon(self, link: Link) -> None:
-        self._buffer = []
+        if self._buffer is None:
+            self._buffer = []
         self._supervisor.job("resync", self._resync(link))
 
     async def _resync(self, link: Link) -> None:
@@ -133,10 +133,11 @@ class PbxFeed:
         view = self._model.view
         try:
             boot = boot_of(await link.request(CoreStatus()))
+            known = self._model.knows()  # before asking: what begins meanwhile is not in the answer
             shown = await link.request(CoreShowChannels())
             if not view.boot:
                 await self._take_over(shown)
-            alive, known = channels_of(shown), self._model.knows()
+            alive = channels_of(shown)
             gone = known if boot != view.boot and view.boot else known - alive if alive is not None else set()
             self._take(self._model.lose(gone, time.time()))
             self._model.view = replace(self._model.view, boot=boot)
