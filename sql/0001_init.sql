@@ -217,7 +217,7 @@ grant usage on all sequences in schema public to vochid_app;
 create function record_changes(p_enterprise text, p_pbx text, p_owner text, p_epoch bigint, p_calls jsonb, p_deliveries jsonb)
 returns int language plpgsql as $$
 declare
-  told int;
+  told int := 0;
 begin
   perform set_config('vochid.enterprise', p_enterprise, true);
   perform 1 from leases
@@ -257,18 +257,22 @@ begin
       channel = excluded.channel, number = excluded.number, kind = excluded.kind, answered_at = excluded.answered_at,
       ended_at = excluded.ended_at, cause = excluded.cause;
 
-  insert into deliveries (enterprise_number, integration, call_id, kind, key, priority, payload, expires_at)
-    select p_enterprise, n.integration, n.call_id, n.kind, n.key, n.priority, n.payload, now() + make_interval(secs => n.expires_s)
-    from jsonb_to_recordset(p_deliveries) as n (integration text, call_id uuid, kind text, key text, priority int,
-      payload jsonb, expires_s double precision)
-    on conflict (enterprise_number, integration, key) do nothing;
-  get diagnostics told = row_count;
+  if jsonb_array_length(p_deliveries) > 0 then
+    insert into deliveries (enterprise_number, integration, call_id, kind, key, priority, payload, expires_at)
+      select p_enterprise, n.integration, n.call_id, n.kind, n.key, n.priority, n.payload, now() + make_interval(secs => n.expires_s)
+      from jsonb_to_recordset(p_deliveries) as n (integration text, call_id uuid, kind text, key text, priority int,
+        payload jsonb, expires_s double precision)
+      on conflict (enterprise_number, integration, key) do nothing;
+    get diagnostics told = row_count;
+  end if;
 
   -- A popup that could not be shown while it rang has lost its point once the call is over.
-  update deliveries d set state = 'dropped', finished_at = now(), last_error = 'the call was over before the popup could be shown'
-    from jsonb_to_recordset(p_calls) as n (id uuid, ended_at timestamptz)
-    where n.ended_at is not null and d.enterprise_number = p_enterprise and d.call_id = n.id
-      and d.kind = 'popup' and d.state = 'waiting' and d.attempts > 0;
+  if jsonb_path_exists(p_calls, '$[*].ended_at ? (@ != null)') then
+    update deliveries d set state = 'dropped', finished_at = now(), last_error = 'the call was over before the popup could be shown'
+      from jsonb_to_recordset(p_calls) as n (id uuid, ended_at timestamptz)
+      where n.ended_at is not null and d.enterprise_number = p_enterprise and d.call_id = n.id
+        and d.kind = 'popup' and d.state = 'waiting' and d.attempts > 0;
+  end if;
   return told;
 end $$;
 

@@ -39,10 +39,10 @@ class Teller:
         told = self._told.get(group)
         if told is None:
             told = self._told[group] = _Told(replace(record, id=""))
-        signals = _signals(told, judgement, record)
-        if not signals and _quiet(record) == told.record:
+        signals, quiet = _signals(told, judgement, record), _quiet(record)
+        if not signals and quiet == told.record:
             return None
-        told.record = _quiet(record)
+        told.record = quiet
         return CallChange(record, tuple(signals), at)
 
     def forget(self, group: Group) -> tuple[str, ...] | None:

@@ -186,7 +186,10 @@ class Dispatcher:
         """Within the requests that all enterprises of one CRM account may have in flight together."""
         account = self._accounts.setdefault(port.account, asyncio.Semaphore(port.policy.concurrency))
         try:
-            await asyncio.wait_for(account.acquire(), ACCOUNT_WAIT_S)
+            if account.locked():
+                await asyncio.wait_for(account.acquire(), ACCOUNT_WAIT_S)
+            else:
+                await account.acquire()
         except TimeoutError:  # well before the claim runs out: nothing may be sent under somebody else's
             return Attempt([Throttled("the account's other enterprises use all its requests", 1.0)] * len(batch), [])
         try:
