@@ -35,6 +35,7 @@ async def serve(settings: Settings) -> None:
     try:
         await app.start()
         gc.freeze()  # what lives as long as the process is not looked through again and again
+        gc.set_threshold(20_000, 20, 20)  # a call makes thousands of short-lived objects and no cycles
         notify("READY=1")
         while not stopping.is_set():
             notify("WATCHDOG=1")
