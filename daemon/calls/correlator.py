@@ -142,7 +142,6 @@ class Correlator:
             created_at=at,
             group=group,
             was_born_called=linkedid != uniqueid and not is_partial,
-            is_partial=is_partial,
         )
         if is_partial and not channel.is_local:
             group.has_gap = True
@@ -238,7 +237,7 @@ class Correlator:
         channel.ended_at, channel.cause = at, cause
         if channel.dialled is not None and channel.dialled.ended_at is None:
             channel.dialled.ended_at = at
-        self._leave(channel, at)
+        self._leave(channel)
         del self._graph.channels[channel.uniqueid]
         self._bury(channel.uniqueid, at)
         self._touch(channel.group, at)
@@ -325,11 +324,12 @@ class Correlator:
             channel.up_at = at
         swapped = self._graph.channels.get(event.get("SwapUniqueid") or "")
         if swapped is not None and swapped.bridge == bridge.id:
-            self._leave(swapped, at)
-        self._leave(channel, at)
+            self._leave(swapped)
+        self._leave(channel)
         for uniqueid in list(bridge.members):
             if (member := self._graph.channels.get(uniqueid)) is not None:
                 self._join(member.group, channel.group, at)
+        self._graph.bridges[bridge.id] = bridge  # it may have been empty for the moment of a swap or a repeated enter
         channel.bridge = bridge.id
         bridge.members[channel.uniqueid] = None
         self._touch(channel.group, at)
@@ -337,7 +337,7 @@ class Correlator:
     def _bridge_leave(self, event: Event, at: float) -> None:
         channel = self._channel(event, at)
         if channel is not None and channel.bridge == event.get("BridgeUniqueid"):
-            self._leave(channel, at)
+            self._leave(channel)
             self._touch(channel.group, at)
 
     def _bridge_merge(self, event: Event, at: float) -> None:
@@ -346,7 +346,7 @@ class Correlator:
             return
         for uniqueid in list(source.members):
             if (channel := self._graph.channels.get(uniqueid)) is not None:
-                self._leave(channel, at)
+                self._leave(channel)
                 channel.bridge = target.id
                 target.members[uniqueid] = None
                 self._touch(channel.group, at)
@@ -358,7 +358,7 @@ class Correlator:
                 channel.bridge = None
                 self._touch(channel.group, at)
 
-    def _leave(self, channel: Channel, at: float) -> None:
+    def _leave(self, channel: Channel) -> None:
         bridge = self._graph.bridges.get(channel.bridge or "")
         channel.bridge = None
         if bridge is not None:

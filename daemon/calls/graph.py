@@ -30,7 +30,7 @@ class Dial:
     forwarded: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Channel:
     """One channel by Uniqueid; number, name, context and exten are those it was born with."""
 
@@ -44,7 +44,6 @@ class Channel:
     created_at: float
     group: Group
     was_born_called: bool = False  # born under another channel's Linkedid: it is being called
-    is_partial: bool = False  # first seen in mid-life
     is_started: bool = False  # was seen in state Ring or Up: it acts, it does not only exist
     up_at: float | None = None
     ringing_at: float | None = None
@@ -56,7 +55,6 @@ class Channel:
     bridge: str | None = None
     shown_as: str | None = None
     dialled: Dial | None = None  # the latest dial that has this channel as its destination
-    dials: list[Dial] = field(default_factory=list)
 
     @property
     def is_local(self) -> bool:

@@ -217,7 +217,7 @@ class Judgement:
         return Result.UNAVAILABLE if Result.UNAVAILABLE in outcomes else self._dialplan_result()
 
     def _gave_up(self) -> bool:
-        calling = self.customers[:1] if self.direction is Direction.IN else [self.initiator] if self.initiator else []
+        calling = self._calling()
         requests = [channel.hangup_requested_at for channel in calling if channel.hangup_requested_at is not None]
         if requests:
             if self.direction is Direction.IN:
@@ -231,6 +231,12 @@ class Judgement:
         # A trace without HangupRequest: the last attempt was called off and nobody took the call.
         open_ends = [d for d in self.group.dials if not self._is_plumbing(d) and not d.forwarded]
         return bool(open_ends) and open_ends[-1].status == "CANCEL"
+
+    def _calling(self) -> list[Channel]:
+        """The side that placed the call; empty when it was never seen."""
+        if self.direction is Direction.IN:
+            return self.customers[:1]
+        return [self.initiator] if self.initiator else []
 
     def _is_plumbing(self, dial: Dial) -> bool:
         dest = self.group.channels.get(dial.dest)
@@ -261,8 +267,7 @@ class Judgement:
 
     def _dialplan_result(self) -> Result:
         """Nobody was dialled, or nothing told why: the cause that the dialplan gave the caller."""
-        calling = self.customers[:1] if self.direction is Direction.IN else [self.initiator] if self.initiator else []
-        causes = {channel.cause for channel in calling}
+        causes = {channel.cause for channel in self._calling()}
         if causes & _BUSY_CAUSES:
             return Result.BUSY
         return Result.REJECTED if causes & _REJECTED_CAUSES else Result.UNAVAILABLE

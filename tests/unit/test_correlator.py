@@ -81,7 +81,7 @@ def test_duplicated_and_dropped_noise_changes_nothing(name: str, rng: random.Ran
                 continue
             noisy.append((event, at))
         noisy.append((event, at))
-        if event.event in ("DialEnd", "DialState", "Newstate", "Hangup", "BridgeLeave") and rng.random() < 0.3:
+        if event.event in ("DialEnd", "DialState", "Newstate", "Hangup", "BridgeEnter", "BridgeLeave", "LocalBridge") and rng.random() < 0.3:
             noisy.append((event, at))
     assert summary(replay(iter(noisy), VIEW)) == summary(replay(iter(RECORDED[name]), VIEW))
 
