@@ -281,9 +281,10 @@ end $$;
 --
 -- p_repeatable: the CRM recognises these kinds when they are sent again, so that a claim which a crash of the database forgets
 -- does no harm: its commit need not wait for the disk. What is claimed was committed durably before, in any case.
+-- p_fresh: only what was never tried, or only what was; null: either.
 
 create function claim_deliveries(p_enterprise text, p_integration text, p_owner text, p_kinds text[], p_limit int, p_claim_s double precision,
-  p_repeatable boolean)
+  p_repeatable boolean, p_fresh boolean)
 returns setof deliveries language plpgsql as $$
 begin
   perform set_config('vochid.enterprise', p_enterprise, true);
@@ -297,6 +298,7 @@ begin
       select d.id from deliveries d
       where d.enterprise_number = p_enterprise and d.integration = p_integration and d.state = 'waiting'
         and d.due_at <= now() and d.kind = any (p_kinds)
+        and (p_fresh is null or p_fresh = (d.attempts = 0 and not d.uncertain))
         and not exists (
           select from deliveries earlier
           where earlier.enterprise_number = d.enterprise_number and earlier.integration = d.integration

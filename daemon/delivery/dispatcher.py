@@ -146,13 +146,14 @@ class Dispatcher:
             self._launch(key, worker, port, [claimed])
             room, started = room - 1, True
         for kind in batched:
-            if room <= 0:
-                break
-            claims = await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=kind in port.policy.repeatable)
+            repeatable = kind in port.policy.repeatable
             # What was tried before goes alone: one bad item must not take its neighbours along again and again.
-            fresh = [claim for claim in claims if claim.delivery.attempt == 1 and not claim.is_uncertain]
-            for batch in ([fresh] if fresh else []) + [[claim] for claim in claims if claim not in fresh]:
-                self._launch(key, worker, port, batch)
+            if room > 0:
+                for claimed in await self._outbox.claim(*key, [kind], room, claim_s, repeatable=repeatable, fresh=False):
+                    self._launch(key, worker, port, [claimed])
+                    room, started = room - 1, True
+            if room > 0 and (fresh := await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=repeatable, fresh=True)):
+                self._launch(key, worker, port, fresh)
                 room, started = room - 1, True
         return started
 

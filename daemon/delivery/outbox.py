@@ -47,13 +47,16 @@ class Outbox:
         """Takes back what died in another process's hands."""
         return int(await self._db.fetchval("select release_expired_claims()"))
 
-    async def claim(self, enterprise: str, integration: str, kinds: Sequence[Kind], limit: int, claim_s: float, *, repeatable: bool = False) -> list[Claimed]:
-        """Heads of lanes that are due, popups first. repeatable: all these kinds may be sent again without harm."""
+    async def claim(
+        self, enterprise: str, integration: str, kinds: Sequence[Kind], limit: int, claim_s: float, *, repeatable: bool = False, fresh: bool | None = None
+    ) -> list[Claimed]:
+        """Heads of lanes that are due, popups first. repeatable: all these kinds may be sent again without harm.
+        fresh: only what was never tried, or only what was."""
         rows = await self._db.fetch(
             "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, m.memory "
-            "from claim_deliveries($1, $2, $3, $4, $5, $6, $7) d "
+            "from claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) d "
             "left join lane_memory m using (enterprise_number, integration, call_id) order by d.priority, d.due_at, d.id",
-            enterprise, integration, self._owner, [str(kind) for kind in kinds], limit, claim_s, repeatable,
+            enterprise, integration, self._owner, [str(kind) for kind in kinds], limit, claim_s, repeatable, fresh,
         )  # fmt: skip
         return [Claimed(_delivery(row), row["uncertain"], row["waited_s"]) for row in rows]
 

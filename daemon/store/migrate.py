@@ -65,11 +65,11 @@ async def migrate(url: str, directory: Path | None = None, progress: Callable[[s
         await _prepare(connection)
         applied = {r["number"]: r["checksum"] for r in await connection.fetch("select number, checksum from schema_migrations")}
         _check(migrations, applied)
-        todo = [m for m in migrations if m.number not in applied]
-        for migration in todo:
+        missing = [m for m in migrations if m.number not in applied]
+        for migration in missing:
             progress(f"{migration.number:04d} {migration.name}")
             await _apply(connection, migration)
-        return len(todo)
+        return len(missing)
     finally:
         await connection.close()
 

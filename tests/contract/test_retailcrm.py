@@ -17,6 +17,7 @@ from adapters.http import Response
 from adapters.retailcrm.client import Accepted, interpret
 from adapters.retailcrm.config import RetailCrmSettings
 from adapters.retailcrm.deliver import RetailCrm, journal_entry
+from daemon.delivery.dispatcher import _Worker
 from daemon.model.call import Direction, Leg, LegKind, Result
 from daemon.model.delivery import Ambiguous, AuthExpired, Rejected, Retry, Throttled
 from daemon.model.signal import CallChange, Ended, Ringing, StoppedRinging
@@ -289,6 +290,23 @@ async def test_a_crm_that_fails_ten_times_is_left_in_peace_until_a_probe_succeed
         r.dispatcher.wake(NUMBER, "retailcrm")
         await r.until(lambda: len(box.journal) == 1)
         assert r.states[-1][2] == "closed"
+
+
+async def test_a_probe_is_one_request_however_much_has_failed_before(box: RetailCrmSandbox, db: Database) -> None:
+    async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
+        for _ in range(30):
+            await r.record(a_call(), Ended(()), wake=False)
+        async with db.tenant(NUMBER) as connection:
+            await connection.execute("update deliveries set attempts = 3")
+        worker = r.dispatcher._workers.setdefault((NUMBER, "retailcrm"), _Worker())
+        for _ in range(10):
+            worker.health.failed(time.monotonic())
+        worker.health._open_until = 0.0
+        box.switches.fail_next.extend(["500"] * 30)
+        r.dispatcher.wake(NUMBER, "retailcrm")
+        await r.until(lambda: len(box.switches.fail_next) < 30)
+        await asyncio.sleep(0.5)
+        assert len(box.switches.fail_next) == 29
 
 
 async def test_unknown_extensions_are_told_in_the_delivery(box: RetailCrmSandbox, db: Database) -> None:
