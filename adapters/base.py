@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from adapters.http import CrmHttp
+from daemon.model.crm import CrmUser, Registered, Registration, Responsible
 from daemon.model.delivery import Check, Delivery, Outcome, Planned, Policy
 from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange
@@ -78,3 +79,41 @@ class CanRefresh(Protocol):
 
     async def refresh(self, connection: Connection) -> bool:
         """Tries to get new credentials into `connection.tokens`; False when a person must act."""
+
+
+@runtime_checkable
+class CanLookUp(Protocol):
+    """An adapter whose CRM knows who looks after a customer."""
+
+    async def responsible(self, connection: Connection, phone: str) -> Responsible | None:
+        """Who looks after this E.164 number; None when the CRM does not know it. Raises LookupFailed."""
+
+
+@runtime_checkable
+class HasManagers(Protocol):
+    """An adapter whose CRM lists its people and holds their extensions. Both raise LookupFailed."""
+
+    async def managers(self, connection: Connection) -> Sequence[CrmUser]:
+        """All of them, page by page: a partial list is an error, never an answer."""
+
+    async def set_extensions(self, connection: Connection, extensions: Mapping[str, str | None]) -> None:
+        """Makes the CRM hold these extensions (CRM user id -> extension or none)."""
+
+
+@runtime_checkable
+class CanRegister(Protocol):
+    """An adapter whose CRM must be told that vochid is its telephony."""
+
+    async def register(self, connection: Connection, registration: Registration) -> Registered:
+        """Makes or renews the CRM's entry."""
+
+    async def unregister(self, connection: Connection, registration: Registration) -> Registered:
+        """Switches the entry off."""
+
+
+class LookupFailed(Exception):
+    """The CRM could not be asked or did not answer; says why. The breaker counts it when `outage`."""
+
+    def __init__(self, reason: str, *, outage: bool = True) -> None:
+        super().__init__(reason)
+        self.outage = outage

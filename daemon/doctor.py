@@ -14,7 +14,6 @@ from typing import Any
 from daemon.ami.actions import ListCommands, Ping
 from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
 from daemon.ami.wire import Frame, Skipped
-from daemon.app import Crm, GuardedSessions, open_database, open_tenants, open_vault
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
@@ -23,6 +22,8 @@ from daemon.store.migrate import pending
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
 from daemon.tenants.document import Pbx
+from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.resources import open_database, open_tenants, open_vault
 
 LOGIN_DEADLINE_S = 12.0
 BOOTED_DEADLINE_S = 3.0

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.base import Adapter
-from daemon.app import Crm, GuardedSessions
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
@@ -23,6 +22,7 @@ from daemon.store.leases import Leases
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
 from daemon.tenants.service import Tenants
+from daemon.wiring.crm import Crm, GuardedSessions
 
 NUMBER = "0367"
 

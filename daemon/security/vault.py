@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -33,6 +34,7 @@ class Vault:
                 raise SettingsError("a secret key has at least 32 characters: make one with `openssl rand -hex 32`", field="secret_keys")
         self._keys = {_key_id(key): _fernet(key) for key in keys}
         self._newest = _key_id(keys[0])
+        self._hash_keys = [hashlib.sha256(b"vochid token hash" + key.encode()).digest() for key in keys]
 
     def seal(self, secret: str, enterprise: str, field: str) -> str:
         """`v1:<key id>:<token>`. What it belongs to is inside, so that it cannot be moved to another place."""
@@ -52,6 +54,10 @@ class Vault:
         if (envelope["e"], envelope["f"]) != (enterprise, field):
             raise VaultError(f"{field} of enterprise {enterprise} belongs to another place: set it anew")
         return str(envelope["s"])
+
+    def token_hashes(self, token: str) -> list[bytes]:
+        """What an inbound token is stored and found by: one keyed hash per key, newest first."""
+        return [hmac.digest(key, token.encode(), "sha256") for key in self._hash_keys]
 
     def is_newest(self, sealed: str) -> bool:
         """Whether it is sealed with the newest key."""

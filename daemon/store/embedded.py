@@ -226,9 +226,10 @@ def _server_user(home: Path) -> pwd.struct_passwd | None:
         return None
     if home.exists() and home.stat().st_uid != 0:
         return pwd.getpwuid(home.stat().st_uid)
-    try:
-        return pwd.getpwnam(SERVER_USER)
-    except KeyError:
+    with open("/etc/passwd") as turn:  # two that start at once must not make the user twice
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(SERVER_USER)
         done = subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER], capture_output=True, text=True)
         try:
             return pwd.getpwnam(SERVER_USER)

@@ -22,6 +22,7 @@ from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
 from daemon.store.connection_tokens import ConnectionTokens
 from daemon.store.embedded import EmbeddedPostgres
+from daemon.store.inbound_tokens import InboundTokens, TokenOwner
 from daemon.store.leases import LeaseLost, Leases
 from daemon.store.migrate import MigrationError, migrate, migrations_dir, read_migrations
 from daemon.store.pool import Database
@@ -515,3 +516,24 @@ async def test_housekeeping_makes_partitions_ahead_and_drops_old_ones(db: Databa
         assert len(names) == 8
     finally:
         await owner.close()
+
+
+async def test_inbound_tokens_are_found_by_keyed_hash_rotate_with_an_overlap_and_belong_to_one(tenants: Tenants, db: Database, vault: Vault) -> None:
+    await tenants.put("0001", {"number": "0001", "name": "One", "pbxs": []})
+    await tenants.put("0002", {"number": "0002", "name": "Two", "pbxs": []})
+    inbound = InboundTokens(db, vault)
+    mine = TokenOwner("0001", "retailcrm", "client_id")
+    await inbound.replace(mine, "client-id-1")
+    assert await inbound.find("client-id-1", "secret", "client_id") == mine
+    assert await inbound.find("client-id-1", "cabinet") is None
+    assert await inbound.find("client-id-2", "client_id") is None
+    assert await inbound.find("short", "client_id") is None
+    with pytest.raises(VochidError, match="in use elsewhere"):
+        await inbound.replace(TokenOwner("0002", "retailcrm", "client_id"), "client-id-1")
+    await inbound.replace(mine, "client-id-2", overlap_s=60)
+    assert await inbound.find("client-id-1", "client_id") == mine == await inbound.find("client-id-2", "client_id")
+    await inbound.replace(mine, "client-id-3")
+    assert await inbound.find("client-id-1", "client_id") is None
+    await inbound.replace(mine, None)
+    assert await inbound.find("client-id-3", "client_id") is None
+    assert not await db.fetch("select token_hash from inbound_tokens")

@@ -12,10 +12,10 @@ import pytest
 from aioresponses import aioresponses
 
 from adapters.http import MAX_BODY_BYTES, CrmHttp, Observed, OverLimit, Unanswered, Unreachable
-from daemon.app import GuardedSessions
 from daemon.delivery.rate import AccountLimiter
 from daemon.model.delivery import Rate
 from daemon.security.egress import EgressPolicy
+from daemon.wiring.crm import GuardedSessions
 from tests.fakes.aioresponses_compat import Response
 
 URL = "https://crm.example/api"

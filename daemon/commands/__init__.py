@@ -1,0 +1,1 @@
+"""The commands, one file per group; daemon/cli.py puts them together."""

@@ -1,0 +1,168 @@
+"""Adapters over tenants: ports for the dispatcher, plans for the recorder, checks for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import aiohttp.web
+
+from adapters.base import Adapter, Connection, Tenant
+from adapters.http import CrmHttp, Observed, trace_config
+from daemon.calls.plan import Told
+from daemon.delivery.port import Attempt, CrmPort
+from daemon.delivery.rate import AccountLimiter
+from daemon.errors import VochidError
+from daemon.model.delivery import Check, Delivered, Delivery, Outcome, Policy
+from daemon.model.signal import CallChange
+from daemon.security.egress import EgressPolicy
+from daemon.security.vault import Vault
+from daemon.store.connection_tokens import ConnectionTokens
+from daemon.store.pool import Database
+from daemon.tenants.document import Enterprise
+from daemon.tenants.secret_fields import map_secrets
+from daemon.tenants.service import Tenants
+
+CONNECT_DEADLINE_S = 5.0
+CHECK_DEADLINE_S = 10.0
+
+
+class GuardedSessions:
+    """aiohttp sessions whose sockets are checked after DNS: no redirects, no proxies, no cookies."""
+
+    def __init__(self, egress: EgressPolicy) -> None:
+        self._secure = self._session(egress, plain=False)
+        self._plain = self._session(egress, plain=True)
+
+    def for_url(self, url: str) -> aiohttp.ClientSession:
+        """The session for this URL's scheme: plain http goes only where the operator allows it."""
+        return self._plain if url.startswith("http://") else self._secure
+
+    async def close(self) -> None:
+        await self._secure.close()
+        await self._plain.close()
+
+    def _session(self, egress: EgressPolicy, *, plain: bool) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            socket_factory=egress.socket_factory(plain=plain), limit=0, limit_per_host=0, ttl_dns_cache=60, keepalive_timeout=55, happy_eyeballs_delay=None
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE_S),
+            headers={"User-Agent": "vochid"},
+            trace_configs=[trace_config()],
+        )
+
+
+@dataclass(slots=True)
+class AdapterPort:
+    """One connection, for the dispatcher."""
+
+    crm: Crm
+    adapter: Adapter
+    tenant: Tenant
+    settings: Any
+
+    @property
+    def account(self) -> str:
+        return f"{self.adapter.name} {self.adapter.account(self.settings)}"
+
+    @property
+    def policy(self) -> Policy:
+        return self.adapter.policy
+
+    @property
+    def observe(self) -> bool:
+        return bool(self.settings.mode == "observe")
+
+    async def deliver(self, batch: Sequence[Delivery], deadline_s: float) -> Attempt:
+        connection = self._connection(deadline_s)
+        try:
+            outcomes: Sequence[Outcome] = await self.adapter.deliver(connection, batch)
+        except Observed:
+            outcomes = [Delivered("observed")] * len(batch)
+        return Attempt(outcomes, connection.http.exchanges)
+
+    async def reconcile(self, delivery: Delivery, deadline_s: float) -> Attempt:
+        connection = self._connection(deadline_s)
+        return Attempt([await self.adapter.reconcile(connection, delivery)], connection.http.exchanges)
+
+    async def refresh(self, deadline_s: float) -> bool:
+        refresh = getattr(self.adapter, "refresh", None)
+        return bool(refresh is not None and await refresh(self._connection(deadline_s)))
+
+    async def check(self) -> Sequence[Check]:
+        """The connection test; really sends, in mode observe too."""
+        connection = self._connection(CHECK_DEADLINE_S)
+        connection.http.observe = False
+        return await self.adapter.check(connection)
+
+    def _connection(self, deadline_s: float) -> Connection:
+        limiter = self.crm.limiters.setdefault(self.account, AccountLimiter(self.policy.rates))
+        http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, _secrets_of(self.settings), self.observe)
+        return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name))
+
+
+class Crm:
+    """All adapters over all tenants: ports for the dispatcher, plans for the recorder, checks for people."""
+
+    def __init__(self, tenants: Tenants, kinds: Mapping[str, Adapter], sessions: GuardedSessions, db: Database, vault: Vault) -> None:
+        self._tenants = tenants
+        self._adapters = kinds
+        self._db = db
+        self._vault = vault
+        self.sessions = sessions
+        self.limiters: dict[str, AccountLimiter] = {}
+
+    def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
+        """Where this connection's renewing credentials are kept."""
+        return ConnectionTokens(self._db, self._vault, enterprise, integration)
+
+    def port(self, enterprise: str, integration: str) -> CrmPort | None:
+        tenancy, adapter = self._tenants.get(enterprise), self._adapters.get(integration)
+        if tenancy is None or adapter is None or tenancy.enterprise.paused:
+            return None
+        settings = tenancy.integrations.get(integration)
+        if settings is None or not settings.enabled:
+            return None
+        return AdapterPort(self, adapter, _tenant(tenancy.enterprise), settings)
+
+    def plan(self, enterprise: str, change: CallChange) -> Sequence[Told]:
+        tenancy = self._tenants.get(enterprise)
+        if tenancy is None or tenancy.enterprise.paused:
+            return ()
+        tenant = _tenant(tenancy.enterprise)
+        return [
+            Told(name, planned)
+            for name, settings in tenancy.integrations.items()
+            if settings.enabled
+            for planned in self._adapters[name].plan(change, settings, tenant)
+        ]
+
+    async def check(self, enterprise: str, integration: str, sent: Any | None) -> Sequence[Check]:
+        """Tests the settings that are stored, or those that were sent."""
+        document, _ = await self._tenants.document(enterprise, sealed=True)
+        stored = document["integrations"].get(integration)
+        if sent is None and stored is None:
+            raise VochidError(f"{integration} is not set up for enterprise {enterprise}", code="not_found")
+        settings = await self._tenants.candidate(enterprise, integration, sent if sent is not None else stored)
+        tenancy = self._tenants.get(enterprise)
+        assert tenancy is not None
+        return await AdapterPort(self, self._adapters[integration], _tenant(tenancy.enterprise), settings).check()
+
+
+def _tenant(enterprise: Enterprise) -> Tenant:
+    codes = {line.number: line.default_code for line in enterprise.lines if line.default_code}
+    return Tenant(enterprise.number, enterprise.name, enterprise.timezone, enterprise.country, codes)
+
+
+def _secrets_of(settings: Any) -> list[str]:
+    """Every secret of an integration, to be masked wherever it turns up."""
+    found: list[str] = []
+    map_secrets(type(settings), dict(settings), lambda value, _: found.append(value.get_secret_value()))
+    return found

@@ -1,0 +1,96 @@
+"""The fleet as the documents want it: links, feeds and leases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from daemon.ami.fleet import Fleet
+from daemon.ami.link import LinkHandler, LinkTarget
+from daemon.calls.feed import PbxFeed
+from daemon.calls.recorder import Recorder
+from daemon.delivery.dispatcher import Dispatcher
+from daemon.live import Live
+from daemon.model.signal import CallChange
+from daemon.store.leases import Leases, PbxKey
+from daemon.tenants.document import Pbx
+from daemon.tenants.service import Tenants
+
+LEASE_RETRY_S = 2.0
+
+
+class Pbxs:
+    """Keeps the fleet equal to what the tenants' documents say, for every PBX whose lease this process holds."""
+
+    def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live) -> None:
+        self._tenants = tenants
+        self._leases = leases
+        self._recorder = recorder
+        self._dispatcher = dispatcher
+        self._live = live
+        self._feeds: dict[PbxKey, PbxFeed] = {}
+        self._changed = asyncio.Event()
+        self.fleet = Fleet(self._handler)
+        tenants.on_change(lambda _: self._changed.set())
+
+    @property
+    def feeds(self) -> Mapping[PbxKey, PbxFeed]:
+        return self._feeds
+
+    async def run(self) -> None:
+        """Follows the documents, and tries again for PBXs that another process still holds."""
+        while True:
+            await self._reconcile()
+            try:
+                await asyncio.wait_for(self._changed.wait(), LEASE_RETRY_S)
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+    async def stop(self) -> None:
+        """Logs off everywhere and stores what waits."""
+        await self.fleet.stop()
+        await asyncio.gather(*(feed.stop() for feed in self._feeds.values()))
+        self._feeds.clear()
+
+    async def _reconcile(self) -> None:
+        wanted = {(n, pbx.name): pbx for n, t in self._tenants.all().items() if not t.enterprise.paused for pbx in t.enterprise.pbxs if pbx.secret}
+        for key in wanted.keys() - self._leases.held:
+            await self._leases.take(key)
+        targets = {key: _target(pbx) for key, pbx in wanted.items() if key in self._leases.held}
+        for key in self._feeds.keys() & targets.keys():
+            self._feeds[key].set_view(self._view(key))
+        await self.fleet.set(targets)
+        for key in [key for key in self._feeds if key not in targets]:
+            await self._feeds.pop(key).stop()
+        for key in self._leases.held - wanted.keys():
+            await self._leases.drop(key)
+
+    def _handler(self, key: PbxKey) -> LinkHandler:
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self._stored, self._state)
+            feed.start()
+        return feed
+
+    def _view(self, key: PbxKey) -> Any:
+        tenancy = self._tenants.get(key[0])
+        assert tenancy is not None
+        pbx = next(pbx for pbx in tenancy.enterprise.pbxs if pbx.name == key[1])
+        return tenancy.enterprise.view(pbx)
+
+    def _stored(self, enterprise: str, changes: list[CallChange], integrations: set[str]) -> None:
+        for integration in integrations:
+            self._dispatcher.wake(enterprise, integration)
+        if self._live.has_watchers(enterprise):
+            for change in changes:
+                self._live.tell(enterprise, "call", change.call.to_json())
+
+    def _state(self, enterprise: str, pbx: str, state: str, reason: str) -> None:
+        self._live.tell(enterprise, "pbx", {"id": pbx, "state": state, "reason": reason})
+
+
+def _target(pbx: Pbx) -> LinkTarget:
+    assert pbx.secret is not None
+    return LinkTarget(pbx.host, pbx.port, pbx.username, pbx.secret.get_secret_value(), pbx.tls, pbx.tls_fingerprint)
