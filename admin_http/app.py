@@ -29,7 +29,8 @@ def make_admin(services: Services) -> web.Application:
     """The API."""
     application = web.Application(middlewares=[_guarded, problems], client_max_size=MAX_BODY_BYTES)
     for route in ROUTES:
-        application.router.add_route(route.method, route.path, bind(route, services))
+        for path in route.paths:
+            application.router.add_route(route.method, path, bind(route, services))
     description = describe(ROUTES)
 
     async def openapi(_: web.Request) -> web.Response:

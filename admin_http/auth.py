@@ -44,9 +44,14 @@ async def find_principal(request: web.Request, services: Services) -> Principal 
     return Principal(enterprise)
 
 
-async def principal(request: web.Request, services: Services) -> Principal:
-    """As find_principal, but somebody must be there."""
+async def principal(request: web.Request, services: Services, *, secret_too: bool = False) -> Principal:
+    """As find_principal, but somebody must be there. secret_too: the enterprise's secret in X-Enterprise-Secret will do."""
     found = await find_principal(request, services)
+    if found is None and secret_too and (secret := request.headers.get("X-Enterprise-Secret")):
+        owner = await services.inbound.find(secret, "secret")
+        if owner is None:
+            raise Unauthorized("the enterprise's secret in X-Enterprise-Secret is not known")
+        found = Principal(owner.enterprise)
     if found is None:
         raise Unauthorized("a bearer token is needed")
     return found

@@ -11,6 +11,7 @@ from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.delivery import Check
 from daemon.store.calls import CallRepository
+from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.tokens import TokenRepository
 from daemon.tenants.service import Tenants
 
@@ -23,6 +24,7 @@ class Services:
     calls: CallRepository
     outbox: Outbox
     tokens: TokenRepository
+    inbound: InboundTokens
     live: Live
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]

@@ -22,6 +22,7 @@ from daemon.live import Live
 from daemon.security.egress import EgressPolicy
 from daemon.settings import Listen, Settings
 from daemon.store.calls import CallRepository
+from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
@@ -77,7 +78,7 @@ class App:
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
-            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), live=live, check=crm.check,
+            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),

@@ -16,7 +16,8 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         operation: dict[str, Any] = {"summary": route.says, "parameters": _parameters(route), "responses": _responses(route)}
         if route.body is not None:
             operation["requestBody"] = {"content": {"application/json": {"schema": route.body}}}
-        paths.setdefault(route.path, {})[route.method.lower()] = operation
+        for path in route.paths:
+            paths.setdefault(path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "vochid", "version": "1", "description": "Calls, enterprises and deliveries of a vochid daemon."},

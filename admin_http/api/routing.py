@@ -17,6 +17,7 @@ from daemon.errors import VochidError
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 100
 MAX_DEPTH = 20
+KEPT_PREFIXES = ("/api", "/retailcrm/api", "/retailcrm-admin/api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,10 @@ Handler = Callable[[Ask], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`query` names its parameters with a word on each. `body`: a JSON schema, or None."""
+    """`query` names its parameters with a word on each. `body`: a JSON schema, or None.
+
+    kept: a path of the predecessor's RetailCRM service; it stands under each of KEPT_PREFIXES, and the enterprise's secret opens it.
+    """
 
     method: str
     path: str
@@ -137,13 +141,19 @@ class Route:
     query: tuple[tuple[str, str], ...] = ()
     body: dict[str, Any] | None = None
     without_enterprise: bool = False
+    kept: bool = False
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it is found."""
+        return [prefix + self.path for prefix in KEPT_PREFIXES] if self.kept else [self.path]
 
 
 def bind(route: Route, services: Services) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The aiohttp handler: authenticates, finds the enterprise, and that it exists."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        who = await principal(request, services)
+        who = await principal(request, services, secret_too=route.kept)
         number = "" if route.without_enterprise else enterprise_of(request, who)
         return await route.handler(Ask(request, services, who, number))
 

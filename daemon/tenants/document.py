@@ -156,7 +156,7 @@ class Enterprise(Strict):
 
     number: str = Field(pattern=r"^[0-9A-Za-z_-]{1,32}$")
     name: str = Field(min_length=1, max_length=200)
-    secret: SecretStr | None = None
+    secret: Annotated[SecretStr, Field(min_length=8, max_length=200)] | None = None
     timezone: str = "Europe/Minsk"
     country: str = "BY"
     paused: bool = False

@@ -21,6 +21,7 @@ from daemon.model.integration import IntegrationSettings
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault, VaultError
 from daemon.store.enterprises import EnterpriseRepository, StoredEnterprise
+from daemon.store.inbound_tokens import InboundTokens, TokenOwner
 from daemon.store.pool import Database
 from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import is_sealed, keep_stored, map_secrets, shown
@@ -57,6 +58,7 @@ class Tenants:
         self._db = db
         self._repository = EnterpriseRepository(db)
         self._vault = vault
+        self._inbound = InboundTokens(db, vault)
         self._egress = egress
         self._kinds = kinds
         self._tenants: dict[str, Tenancy] = {}
@@ -170,6 +172,8 @@ class Tenants:
             _check_match(if_match, before)
             document = self._merged({**sent, "number": number}, before)
             await self._repository.put(connection, _stored(document))
+            secret = self._open(document["secret"], number, "secret")
+            await self._inbound.replace_within(connection, TokenOwner(number, "", "secret"), secret)
         await self.load()
         return self._shown(document), _fingerprint(document), before is None
 

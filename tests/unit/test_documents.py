@@ -46,7 +46,7 @@ def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_the_contracts_whole_document_is_accepted() -> None:
     whole = document(
-        secret="s", timezone="Europe/Minsk", country="BY", paused=False,
+        secret="0123456789abcdef", timezone="Europe/Minsk", country="BY", paused=False,
         pbxs=[{
             "name": "main", "host": "127.0.0.1", "port": 5038, "tls": False, "username": "vochid", "secret": "s", "internal_context": "inoffice",
             "inbound_contexts": ["from-trunk"], "trunks": ["PJSIP/provider"], "internal_number": "^1\\d\\d$",
