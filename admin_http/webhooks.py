@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from adapters.retailcrm.inbound import BadInbound, Pairs, read_click, read_status, token_of
 from admin_http.api.clicks import OWN, placed_answer
@@ -65,9 +66,7 @@ async def events(ask: Ask) -> web.StreamResponse:
         body = parse_json(await ask.request.read())
     except VochidError as error:
         problem = error
-    number = await _poster(ask, body)
-    if problem is not None:
-        raise problem
+    number = await _poster(ask, body, problem)
     tenancy = ask.services.tenants.get(number)
     if tenancy is None:
         raise NotFound(f"there is no enterprise {number}")
@@ -78,8 +77,11 @@ async def events(ask: Ask) -> web.StreamResponse:
     return answer({"accepted": True}, 202)
 
 
-async def _poster(ask: Ask, body: Any) -> str:
-    """The enterprise that the event is for, when who posts may speak for it: token, secret in the header, or the payload's Token."""
+async def _poster(ask: Ask, body: Any, problem: VochidError | None) -> str:
+    """The enterprise that the event is for, when who posts may speak for it: token, secret in the header, or the payload's Token.
+
+    `problem`: why the body could not be read, told to nobody but who has proved himself.
+    """
     named = body.get("enterprise_number") if isinstance(body, dict) else None
     token = payload.get("Token") if isinstance(body, dict) and isinstance(payload := body.get("payload"), dict) else None
     has_header = "Authorization" in ask.request.headers or "X-Enterprise-Secret" in ask.request.headers
@@ -91,6 +93,8 @@ async def _poster(ask: Ask, body: Any) -> str:
             raise NotFound("there is no such enterprise")
         return owner.enterprise
     who = await principal(ask.request, ask.services, secret_too=True)
+    if problem is not None:
+        raise problem
     if named is None and who.enterprise is not None:
         return who.enterprise
     if not isinstance(named, str):
@@ -133,7 +137,7 @@ async def _parameters(request: web.Request) -> list[tuple[str, Any]]:
 async def _post(request: web.Request) -> Any:
     try:
         return await request.post()
-    except (ValueError, LookupError) as error:  # a broken multipart body, an unknown charset, bytes that are no text
+    except (HttpProcessingError, ValueError, LookupError) as error:  # broken multipart, an unknown charset, bytes that are no text
         raise VochidError(f"the body is not a form: {str(error)[:100]}", code="bad_form") from None
 
 

@@ -49,7 +49,7 @@ def read_extension(text: str, enterprise: Enterprise, assigned: frozenset[str]) 
 
 
 def _fits_a_pattern(text: str, enterprise: Enterprise) -> bool:
-    return any(re.search(pbx.internal_number, text) for pbx in enterprise.pbxs)
+    return any(re.search(pbx.internal_number, text) for pbx in enterprise.pbxs if pbx.secret is not None)
 
 
 def pbx_for(extension: str, enterprise: Enterprise) -> Pbx | None:

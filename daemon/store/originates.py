@@ -106,7 +106,7 @@ async def _call_of(connection: Connection, request: Any) -> dict[str, Any] | Non
     """By the Linkedid, which is our channel id; the time bound lets an index find it."""
     row = await connection.fetchrow(
         """select id, ended_at from calls where enterprise_number = $1 and pbx = $2 and linkedid = $3
-             and started_at between $4 - interval '1 minute' and $4 + interval '10 minutes'""",
+             and started_at between $4::timestamptz - interval '1 minute' and $4::timestamptz + interval '10 minutes'""",
         request["enterprise_number"], request["pbx"], request["channel_id"], request["created_at"],
     )  # fmt: skip
     return dict(row) if row else None
