@@ -28,6 +28,9 @@ class Principal:
         return self.enterprise is None or self.enterprise == enterprise
 
 
+NOBODY = Principal("")  # may see nothing: no enterprise has an empty number
+
+
 async def find_principal(request: web.Request, services: Services) -> Principal | None:
     """Who the bearer token stands for; None without one. Raises Unauthorized for a token that opens nothing."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")

@@ -9,11 +9,15 @@ import structlog
 from aiohttp import web
 
 from daemon.errors import NotFound, SettingsError, VochidError
+from daemon.originate.guard import DialRefused
+from daemon.originate.service import NoLink, OverLimit
 from daemon.tenants.service import PreconditionFailed
 
 log = structlog.get_logger()
 
-_STATUS: tuple[tuple[type[VochidError], int], ...] = ((NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400))
+_STATUS: tuple[tuple[type[VochidError], int], ...] = (
+    (NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400), (DialRefused, 403), (OverLimit, 429), (NoLink, 503),
+)  # fmt: skip
 _BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403}
 _HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
 

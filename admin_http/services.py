@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.ami.link import LinkStatus
+from daemon.calls.posting import PostedCalls
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.delivery import Check
+from daemon.originate.service import OriginateService
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.tokens import TokenRepository
+from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.service import Tenants
 
 
@@ -25,6 +28,9 @@ class Services:
     outbox: Outbox
     tokens: TokenRepository
     inbound: InboundTokens
+    originate: OriginateService
+    posted: PostedCalls
+    statuses: UserStatuses
     live: Live
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]

@@ -8,6 +8,7 @@ import platform
 
 import asyncpg
 
+from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
 from daemon.lifecycle import run_async
 
@@ -27,6 +28,19 @@ def main() -> None:
         result = run_async(measure(chosen.rate, chosen.seconds))
         p50, p90, p99, worst = result.percentiles
         print(f"{number:>5} {result.calls:>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {worst:>9.2f} {result.lost:>5}", flush=True)
+    _clicks(chosen.runs)
+
+
+def _clicks(runs: int) -> None:
+    """Concurrency is limited to a thousand open calls by click, so a run has at most 950."""
+    print("\nClick (HTTP in) -> Originate bytes on the PBX's socket, durable reservation between; 50 clicks/s, 18 s a run\n")
+    print(f"{'run':>5} {'clicks':>7} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9} {'max, ms':>9} {'failed':>6} {'answer p50':>11}")
+    for number in range(1, runs + 1):
+        found = run_async(measure_clicks(50, 18))
+        values = found.originate_ms or [float("nan")]
+        p50, p90, p99 = (values[int(len(values) * share)] for share in (0.5, 0.9, 0.99))
+        answer = found.answer_ms[len(found.answer_ms) // 2]
+        print(f"{number:>5} {len(values):>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {values[-1]:>9.2f} {found.failed:>6} {answer:>11.2f}", flush=True)
 
 
 main()

@@ -14,6 +14,7 @@ import structlog
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.services import Services
+from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
@@ -25,9 +26,11 @@ from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.tokens import TokenRepository
+from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.originate import Originating
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
@@ -76,9 +79,12 @@ class App:
         at_stop(dispatcher.stop)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         at_stop(self.pbxs.stop)
+        originating = Originating(db, tenants, self.pbxs)
+        at_stop(originating.follower.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
+            originate=originating.service, posted=PostedCalls(db, crm, self.owner, self.pbxs.stored), statuses=UserStatuses(db),
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
@@ -86,7 +92,7 @@ class App:
         await self._listen(make_operator(services), settings.metrics)
         await self._listen(make_admin(services), settings.http)
         for name, run in {
-            "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run,
+            "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run, "click-to-call": originating.follower.run,
             "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
         }.items():  # fmt: skip
             background.serve(name, run)
@@ -121,6 +127,7 @@ class App:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
 
     async def _gauges(self) -> None:
         while True:

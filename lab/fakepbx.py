@@ -1,6 +1,7 @@
 """A PBX that can only remember: a manager port that plays recorded bytes. For machines without root, and for faults.
 
-It never invents events: what it sends besides answers is a recording of a real Asterisk.
+It never invents events: what it sends besides answers is a recording of a real Asterisk. An Originate is heard and answered, and
+rings nowhere.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ import asyncio
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.ami.wire import Frame, FrameReader
 
+QUEUED = "Originate successfully queued"
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 
 
 @dataclass
 class FakePbx:
-    """One manager port on loopback. `login`: accept, refuse, in_use or silent. `answers`: False, and it only listens."""
+    """One manager port on loopback. `login`: accept, refuse, in_use or silent. `answers`: False, and it only listens.
+
+    `originate`: what an Originate is answered with; "silent": nothing, "drop": the connection goes instead. `heard_at`: when, by
+    time.perf_counter(), the bytes of each Originate came.
+    """
 
     username: str = "vochid"
     secret: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -30,6 +37,8 @@ class FakePbx:
     boot: tuple[str, str] = ("2026-11-21", "08:00:00")
     channels: list[str] = field(default_factory=list)
     heard: list[Frame] = field(default_factory=list)
+    originate: str = QUEUED
+    heard_at: list[float] = field(default_factory=list)
     logins: int = 0
     port: int = 0
 
@@ -48,6 +57,11 @@ class FakePbx:
             self._server.close()
         self.drop()
         await asyncio.sleep(0)
+
+    @property
+    def originates(self) -> list[Frame]:
+        """Every Originate that came, in order."""
+        return [frame for frame in self.heard if frame.get("Action") == "Originate"]
 
     def drop(self) -> None:
         """Resets every connection."""
@@ -103,6 +117,13 @@ class FakePbx:
                 for uniqueid in self.channels:
                     self._reply(writer, action_id, [("Event", "CoreShowChannel"), ("Uniqueid", uniqueid), ("Linkedid", self.channels[0])])
                 self._reply(writer, action_id, [("Event", "CoreShowChannelsComplete"), ("EventList", "Complete"), ("ListItems", str(len(self.channels)))])
+            case "Originate":
+                self.heard_at.append(time.perf_counter())
+                if self.originate == "drop":
+                    self.drop()
+                elif self.originate != "silent":
+                    response = "Success" if self.originate == QUEUED else "Error"
+                    self._reply(writer, action_id, [("Response", response), ("Message", self.originate)])
             case "Logoff":
                 self._reply(writer, action_id, [("Response", "Goodbye")])
                 return False

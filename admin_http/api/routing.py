@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from admin_http.auth import Principal, enterprise_of, principal
+from admin_http.auth import NOBODY, Principal, enterprise_of, principal
 from admin_http.services import Services
 from daemon.errors import VochidError
 
@@ -132,6 +132,7 @@ class Route:
     """`query` names its parameters with a word on each. `body`: a JSON schema, or None.
 
     kept: a path of the predecessor's RetailCRM service; it stands under each of KEPT_PREFIXES, and the enterprise's secret opens it.
+    open: a webhook, which finds out by itself who sends it; its handler is asked with nobody and no enterprise.
     """
 
     method: str
@@ -142,6 +143,7 @@ class Route:
     body: dict[str, Any] | None = None
     without_enterprise: bool = False
     kept: bool = False
+    open: bool = False
 
     @property
     def paths(self) -> list[str]:
@@ -153,6 +155,8 @@ def bind(route: Route, services: Services) -> Callable[[web.Request], Awaitable[
     """The aiohttp handler: authenticates, finds the enterprise, and that it exists."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if route.open:
+            return await route.handler(Ask(request, services, NOBODY, ""))
         who = await principal(request, services, secret_too=route.kept)
         number = "" if route.without_enterprise else enterprise_of(request, who)
         return await route.handler(Ask(request, services, who, number))

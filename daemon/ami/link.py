@@ -107,6 +107,10 @@ class LinkDown(Exception):
     """The PBX is not connected, or the connection went before the answer: the outcome is unknown."""
 
 
+class NotConnected(LinkDown):
+    """There was no connection to begin with: surely nothing was sent."""
+
+
 class ActionTimeout(LinkDown):
     """No answer in time: the outcome is unknown."""
 
@@ -212,12 +216,12 @@ class Link:
     async def request(self, action: Action, deadline_s: float = ACTION_DEADLINE_S) -> Answer:
         """Sends an action once and waits for its answer.
 
-        Raises LinkDown when there is no connection or it is lost first, ActionTimeout after `deadline_s`; the action
+        Raises NotConnected when there is no connection, LinkDown when it is lost first, ActionTimeout after `deadline_s`; the action
         is never sent again.
         """
         session, protocol = self._session, self._protocol
         if session is None or protocol is None or session.state is not State.READY:
-            raise LinkDown(f"{self.name} is not connected")
+            raise NotConnected(f"{self.name} is not connected")
         action_id, write = session.send(action, time.monotonic(), deadline_s)
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         protocol.waiters[action_id] = waiter

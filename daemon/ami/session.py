@@ -293,7 +293,7 @@ class Session:
 
     def _send(self, action: Action, deadline: float, *, internal: bool) -> tuple[str, Write]:
         self._counter += 1
-        action_id = f"{self._prefix}-{self._counter}"
+        action_id = action.chosen_id or f"{self._prefix}-{self._counter}"
         data = encode_action([("Action", action.name), ("ActionID", action_id), *action.headers()])
         self._pending[action_id] = _Pending(action, deadline, internal)
         return action_id, Write(data)

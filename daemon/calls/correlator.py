@@ -15,7 +15,7 @@ from daemon.calls.graph import Bridge, Channel, Dial, Graph, Group, Talk
 from daemon.calls.rules import Judgement
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
-from daemon.model.call import Call, Direction
+from daemon.model.call import CLICK_CHANNEL, Call, Direction
 from daemon.model.signal import CallChange, Ended
 
 GRACE_S = 1.0  # from the customer's hangup to the end of the record: what the other legs still have to say
@@ -145,6 +145,8 @@ class Correlator:
         )
         if is_partial and not channel.is_local:
             group.has_gap = True
+        if uniqueid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
+            group.originated = True
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel
         self._state(channel, event.get(f"{prefix}ChannelState"), at)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import asyncpg
@@ -44,7 +44,8 @@ log = structlog.get_logger()
 
 
 class PbxFeed:
-    """The handler of one link. `on_stored(enterprise, changes, integrations)` is called after every commit."""
+    """The handler of one link. `on_stored(enterprise, changes, integrations)` is called after every commit; `watchers`, by an event's name,
+    hear it before the model does."""
 
     def __init__(
         self,
@@ -52,11 +53,13 @@ class PbxFeed:
         recorder: Recorder,
         on_stored: Callable[[str, list[CallChange], set[str]], None],
         on_state: Callable[[str, str, str, str], None],
+        watchers: Mapping[str, Callable[[tuple[str, str], Frame, float], None]] | None = None,
     ) -> None:
         self._model = Correlator(view)
         self._recorder = recorder
         self._on_stored = on_stored
         self._on_state = on_state
+        self._watchers = watchers if watchers is not None else {}
         self._waiting: deque[CallChange] = deque()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -66,6 +69,11 @@ class PbxFeed:
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
         self._events = metrics.AMI_EVENTS.labels(view.enterprise)
         self._link: Link | None = None
+
+    @property
+    def view(self) -> PbxView:
+        """The PBX as the model sees it now, with its boot."""
+        return self._model.view
 
     @property
     def live_calls(self) -> int:
@@ -95,6 +103,8 @@ class PbxFeed:
 
     def on_event(self, frame: Frame, at: float) -> None:
         self._events.inc()
+        if (watcher := self._watchers.get(frame.event)) is not None:
+            watcher((self._model.view.enterprise, self._model.view.pbx), frame, at)
         if self._buffer is None:
             self._take(self._model.feed(frame, at))
         elif len(self._buffer) < MAX_BUFFERED_EVENTS:

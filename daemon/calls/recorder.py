@@ -44,7 +44,7 @@ class Recorder:
         try:
             await self._db.fetch(
                 "select record_changes($1, $2, $3, $4, $5, $6)",
-                enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [_row(*item) for item in told],
+                enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [delivery_row(*item) for item in told],
             )  # fmt: skip
         except asyncpg.PostgresError as error:
             if error.sqlstate == LEASE_LOST:
@@ -57,7 +57,8 @@ class Recorder:
         return [Call.from_json(record) for record in await self._calls.open(enterprise, pbx)]
 
 
-def _row(call: dict[str, Any], told: Told) -> dict[str, Any]:
+def delivery_row(call: dict[str, Any], told: Told) -> dict[str, Any]:
+    """What record_changes takes for one thing to be told of a call's record."""
     planned = told.planned
     return {
         "integration": told.integration,

@@ -249,6 +249,11 @@ class Judgement:
         dest = self.group.channels.get(dial.dest)
         if dest is None or dest.is_local or dial.forwarded:
             return None
+        if self._rings_initiator(dial):  # a click's manager: who picked up leaves the rest to the customer's side
+            if dest.up_at is not None:
+                return None
+            if dial.status == "CANCEL" and _was_alerted(dest):
+                return Result.NO_ANSWER  # the Originate's time was over, or the manager's phone was let ring out
         cause = dest.cause
         if dial.status == "BUSY" or cause in _BUSY_CAUSES:
             return Result.BUSY

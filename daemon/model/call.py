@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+CLICK_CHANNEL = "vochid-click-"  # how the Uniqueids begin that vochid gives to the channels it originates
+
 
 class Direction(StrEnum):
     """Seen from the enterprise."""

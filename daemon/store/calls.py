@@ -9,7 +9,7 @@ from typing import Any
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
-from daemon.store.pool import Database
+from daemon.store.pool import Connection, Database
 
 
 def encode_cursor(started_at: datetime, call_id: str) -> str:
@@ -72,11 +72,16 @@ class CallRepository:
         except ValueError:
             raise NotFound("there is no such call") from None
         async with self._db.tenant(enterprise) as connection:
-            row = await connection.fetchrow("select * from calls where enterprise_number = $1 and id = $2", enterprise, key)
-            if row is None:
-                raise NotFound("there is no such call")
-            legs = await self._legs(connection, enterprise, [key])
-        return _call_json(row, legs.get(key, []))
+            found = await self.read(connection, enterprise, key)
+        if found is None:
+            raise NotFound("there is no such call")
+        return found
+
+    async def read(self, connection: Connection, enterprise: str, key: uuid.UUID) -> dict[str, Any] | None:
+        """One call inside the caller's transaction of that tenant, or None."""
+        row = await connection.fetchrow("select * from calls where enterprise_number = $1 and id = $2", enterprise, key)
+        legs = await self._legs(connection, enterprise, [key]) if row is not None else {}
+        return _call_json(row, legs.get(key, [])) if row is not None else None
 
     async def open(self, enterprise: str, pbx: str) -> list[dict[str, Any]]:
         """Calls of one PBX that have no end yet, oldest first."""

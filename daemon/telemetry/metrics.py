@@ -16,5 +16,6 @@ DELIVERIES = Counter("vochid_delivery_attempts_total", "Attempts to tell a CRM",
 DELIVERY_SECONDS = Histogram("vochid_delivery_seconds", "Duration of an attempt", ["integration", "kind"], buckets=_FAST)
 BACKLOG = Gauge("vochid_deliveries_open", "Deliveries waiting or in flight", ["integration", "state"])
 OLDEST = Gauge("vochid_oldest_open_delivery_seconds", "Age of the oldest open delivery", ["integration"])
+ORIGINATES = Counter("vochid_originates_total", "Calls by click, by the states they came to", ["source", "state"])
 HTTP = Counter("vochid_http_requests_total", "Requests to the API", ["route", "status"])
 LOOP_LAG = Histogram("vochid_loop_lag_seconds", "How late the event loop is", buckets=_FAST)

@@ -93,7 +93,7 @@ class Pbx(Strict):
     inbound_contexts: tuple[Context, ...] = ("from-trunk",)
     trunks: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+/\S{1,79}$")], ...] = ()
     internal_number: Annotated[str, AfterValidator(check_pattern)] = r"^\d{2,4}$"
-    originate_channel: str = Field(default="Local/{extension}@{context}", pattern=r"^[A-Za-z0-9]+/[^\s&,|;]{1,100}$")
+    originate_channel: str = Field(default="Local/{extension}@{context}", pattern=r"^[A-Za-z0-9]+/([A-Za-z0-9_.@*#+:/-]|\{extension\}|\{context\}){1,100}$")
     originate_second: Literal["exten", "dial"] = "exten"
     allow_redirect: bool = False
     fastagi_peers: tuple[Network, ...] = ("127.0.0.1/32",)
@@ -142,6 +142,7 @@ class DialRules(Strict):
     hours: Hours | None = None
 
 
+POSTING = "posted"  # the PBX of a document without PBXs
 CrmName = Literal["retailcrm", "bitrix24", "amocrm", "tickets"]
 
 
@@ -197,6 +198,13 @@ class Enterprise(Strict):
         if len({phone.number for phone in value}) != len(value):
             raise ValueError("two phones have the same number")
         return value
+
+    def posting_view(self) -> PbxView | None:
+        """The PBX that posts its calls: the first without a link of ours, one without a name where none is described; None when all
+        are linked, for what they post is known already."""
+        if not self.pbxs:
+            return self.view(Pbx(name=POSTING, host="localhost"))
+        return next((self.view(pbx) for pbx in self.pbxs if pbx.secret is None), None)
 
     def view(self, pbx: Pbx, boot: str = "") -> PbxView:
         """What the call model needs of one of its PBXs."""

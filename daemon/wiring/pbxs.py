@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.ami.fleet import Fleet
 from daemon.ami.link import LinkHandler, LinkTarget
+from daemon.ami.wire import Frame
 from daemon.calls.feed import PbxFeed
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
@@ -21,7 +22,11 @@ LEASE_RETRY_S = 2.0
 
 
 class Pbxs:
-    """Keeps the fleet equal to what the tenants' documents say, for every PBX whose lease this process holds."""
+    """Keeps the fleet equal to what the tenants' documents say, for every PBX whose lease this process holds.
+
+    watchers: by an event's name, who else hears it; on_stored: who hears of changes once they are durable; on_up: who hears that a PBX is
+    connected and its calls are known. All are called synchronously and return at once.
+    """
 
     def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live) -> None:
         self._tenants = tenants
@@ -31,6 +36,9 @@ class Pbxs:
         self._live = live
         self._feeds: dict[PbxKey, PbxFeed] = {}
         self._changed = asyncio.Event()
+        self.watchers: dict[str, Callable[[PbxKey, Frame, float], None]] = {}
+        self.on_stored: list[Callable[[str, list[CallChange]], None]] = []
+        self.on_up: list[Callable[[PbxKey], None]] = []
         self.fleet = Fleet(self._handler)
         tenants.on_change(lambda _: self._changed.set())
 
@@ -70,7 +78,7 @@ class Pbxs:
     def _handler(self, key: PbxKey) -> LinkHandler:
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self._stored, self._state)
+            feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self.stored, self._state, self.watchers)
             feed.start()
         return feed
 
@@ -80,7 +88,14 @@ class Pbxs:
         pbx = next(pbx for pbx in tenancy.enterprise.pbxs if pbx.name == key[1])
         return tenancy.enterprise.view(pbx)
 
-    def _stored(self, enterprise: str, changes: list[CallChange], integrations: set[str]) -> None:
+    async def record(self, key: PbxKey, change: CallChange) -> None:
+        """Stores and tells a change that is not the call model's. Raises what Recorder.record does."""
+        self.stored(key[0], [change], await self._recorder.record(*key, [change]))
+
+    def stored(self, enterprise: str, changes: list[CallChange], integrations: set[str]) -> None:
+        """What follows the commit of changes: deliveries wake, who listens hears of it."""
+        for listener in self.on_stored:
+            listener(enterprise, changes)
         for integration in integrations:
             self._dispatcher.wake(enterprise, integration)
         if self._live.has_watchers(enterprise):
@@ -88,6 +103,9 @@ class Pbxs:
                 self._live.tell(enterprise, "call", change.call.to_json())
 
     def _state(self, enterprise: str, pbx: str, state: str, reason: str) -> None:
+        if state == "up":
+            for listener in self.on_up:
+                listener((enterprise, pbx))
         self._live.tell(enterprise, "pbx", {"id": pbx, "state": state, "reason": reason})
 
 

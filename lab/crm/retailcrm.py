@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 
 EVENT_TYPES = ("in", "out", "hangup")
@@ -101,6 +102,19 @@ class RetailCrmSandbox:
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def click(
+        self, telephony: str, client_id: str, phone: str, *, user_id: str = "", code: str = "", external_phone: str = "", method: str = "GET"
+    ) -> tuple[int, dict[str, Any]]:
+        """A manager clicks on a number: the CRM's server asks `telephony` (the daemon's address) to place the call; gives the answer."""
+        sent = {"clientId": client_id, "userId": user_id, "code": code, "phone": phone, "externalPhone": external_phone}
+        values = {name: value for name, value in sent.items() if value}
+        where = {"params": values} if method == "GET" else {"data": values}
+        async with (
+            aiohttp.ClientSession(trust_env=False) as session,
+            session.request(method, f"{telephony}/retailcrm/api/retailcrm/make-call", **where) as answer,  # type: ignore[arg-type]
+        ):
+            return answer.status, await answer.json(content_type=None)
 
     def popups(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Accepted call events, oldest first."""
