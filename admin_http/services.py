@@ -9,6 +9,7 @@ from typing import Any
 from daemon.ami.link import LinkStatus
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
+from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
@@ -29,6 +30,7 @@ class Services:
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
+    smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]

@@ -27,7 +27,9 @@ from daemon.store.leases import Leases
 from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
+from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.lookup import NobodySetOne
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
@@ -76,22 +78,28 @@ class App:
         at_stop(dispatcher.stop)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         at_stop(self.pbxs.stop)
+        asks = PbxAsks(tenants, crm, db, self.pbxs, NobodySetOne())
+        at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
+            smart_redirect=asks.smart_redirect,
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
         await self._listen(make_operator(services), settings.metrics)
         await self._listen(make_admin(services), settings.http)
+        await asks.start(settings.fastagi)
         for name, run in {
-            "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run,
+            "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run, "decisions": asks.log.run,
             "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
         }.items():  # fmt: skip
             background.serve(name, run)
         self.ready = True
-        log.info("ready", http=str(settings.http), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir))
+        log.info(
+            "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
+        )
 
     async def stop(self) -> None:
         """Not ready first; then no new work, PBXs logged off, what is known stored and told, leases given back."""
