@@ -23,7 +23,7 @@ async def smart_redirect(ask: Ask) -> web.StreamResponse:
     if not number:
         raise VochidError("enterprise_number is missing", code="bad_parameter", field="enterprise_number")
     if not ask.who.may_see(number) or ask.services.tenants.get(number) is None:
-        raise NotFound(f"there is no enterprise {number[:32]}")
+        raise NotFound("there is no such enterprise")
     phone, channel = _text(body, "phone"), _text(body, "channel")
     if phone is None or not _PHONE.fullmatch(phone):
         raise VochidError("phone is the caller's number as text, at most 64 characters", code="bad_parameter", field="phone")

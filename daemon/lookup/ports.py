@@ -65,8 +65,8 @@ class Presence(Protocol):
 class UserStatuses(Protocol):
     """What managers set in their CRM."""
 
-    async def status(self, enterprise: str, integration: str, user_id: str) -> UserStatus | None:
-        """None: never set."""
+    async def by_user(self, enterprise: str, integration: str) -> Mapping[str, UserStatus]:
+        """Every status that is known, by CRM user id."""
 
 
 class Journal(Protocol):

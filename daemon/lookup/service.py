@@ -205,9 +205,10 @@ class Lookup:
     async def _status(self, enterprise: str, extension: str, sources: Sequence[Source]) -> UserStatus:
         """What the extension's user set, in whichever CRM; the first that is not free counts."""
         for source in sources:
-            for user_id in (user for user, held in source.user_extensions.items() if held == extension):
-                status = await self._statuses.status(enterprise, source.name, user_id)
-                if status not in (None, UserStatus.FREE):
+            users = [user for user, held in source.user_extensions.items() if held == extension]
+            statuses = await self._statuses.by_user(enterprise, source.name) if users else {}
+            for user in users:
+                if (status := statuses.get(user, UserStatus.FREE)) is not UserStatus.FREE:
                     return status
         return UserStatus.FREE
 

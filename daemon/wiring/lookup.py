@@ -128,5 +128,5 @@ class PbxPresence:
 class NobodySetOne:
     """Until a CRM's webhook can set a user's status, every user is free."""
 
-    async def status(self, enterprise: str, integration: str, user_id: str) -> UserStatus | None:
-        return None
+    async def by_user(self, enterprise: str, integration: str) -> Mapping[str, UserStatus]:
+        return {}
