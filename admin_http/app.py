@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
-from admin_http.api import calls, clicks, deliveries, enterprises, status, tokens
+from admin_http.api import calls, clicks, deliveries, enterprises, redirect, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.problems import problems
@@ -16,7 +16,17 @@ from admin_http.services import Services
 from daemon.telemetry import metrics
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *clicks.ROUTES, *webhooks.ROUTES, *deliveries.ROUTES, *tokens.ROUTES, *status.ROUTES)
+_MODULES = (
+    enterprises,
+    calls,
+    clicks,
+    redirect,
+    deliveries,
+    tokens,
+    status,
+    webhooks,
+)
+ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

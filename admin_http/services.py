@@ -10,6 +10,7 @@ from daemon.ami.link import LinkStatus
 from daemon.calls.posting import PostedCalls
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
+from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check
 from daemon.originate.service import OriginateService
 from daemon.store.calls import CallRepository
@@ -35,6 +36,7 @@ class Services:
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
+    smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]

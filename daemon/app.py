@@ -29,6 +29,7 @@ from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
+from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.originate import Originating
 from daemon.wiring.pbxs import Pbxs
@@ -81,23 +82,49 @@ class App:
         at_stop(self.pbxs.stop)
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
+        statuses = UserStatuses(db)
+        asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
+        at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
-            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
-            originate=originating.service, posted=PostedCalls(db, crm, self.owner, self.pbxs.stored), statuses=UserStatuses(db),
-            links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
-            admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
+            tenants=tenants,
+            calls=CallRepository(db),
+            outbox=outbox,
+            tokens=TokenRepository(db),
+            inbound=InboundTokens(db, vault),
+            live=live,
+            check=crm.check,
+            originate=originating.service,
+            posted=PostedCalls(db, crm, self.owner, self.pbxs.stored),
+            statuses=statuses,
+            links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
+            is_ready=self.is_ready,
+            admin_token=settings.admin_bearer(),
+            wake=dispatcher.wake,
+            integrations=tuple(adapters()),
+            started_at=time.time(),
+            smart_redirect=asks.smart_redirect,
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
-        )  # fmt: skip
+        )
         await self._listen(make_operator(services), settings.metrics)
         await self._listen(make_admin(services), settings.http)
+        await asks.start(settings.fastagi)
         for name, run in {
-            "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run, "click-to-call": originating.follower.run,
-            "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
-        }.items():  # fmt: skip
+            "tenants": tenants.run,
+            "leases": leases.run,
+            "dispatcher": dispatcher.run,
+            "pbxs": self.pbxs.run,
+            "click-to-call": originating.follower.run,
+            "decisions": asks.log.run,
+            "housekeeping": self._keep_house,
+            "gauges": self._gauges,
+            "loop lag": self._probe_lag,
+        }.items():
             background.serve(name, run)
         self.ready = True
-        log.info("ready", http=str(settings.http), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir))
+        log.info(
+            "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
+        )
 
     async def stop(self) -> None:
         """Not ready first; then no new work, PBXs logged off, what is known stored and told, leases given back."""

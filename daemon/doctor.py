@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from typing import Any
 from daemon.ami.actions import ListCommands, Ping
 from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
 from daemon.ami.wire import Frame, Skipped
+from daemon.asterisk.audit import check_asterisk_conf
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
@@ -28,7 +28,7 @@ from daemon.wiring.resources import open_database, open_tenants, open_vault
 LOGIN_DEADLINE_S = 12.0
 BOOTED_DEADLINE_S = 3.0
 MAX_CLOCK_OFFSET_S = 2.0
-NEEDED_ACTIONS = {"Originate": "write=originate", "CoreShowChannels": "write=reporting", "CoreStatus": "write=reporting"}
+NEEDED_ACTIONS = {"Originate": "write=originate", "CoreShowChannels": "write=reporting", "CoreStatus": "write=reporting", "DeviceStateList": "write=reporting"}
 
 
 async def examine(settings: Settings, only: str | None, asterisk_conf: Path | None) -> AsyncIterator[Check]:
@@ -192,37 +192,3 @@ async def second_opinion(pbx: Pbx) -> Check:
             return Check("second opinion", False, f"panoramisk cannot log in: {type(error).__name__}")
         finally:
             manager.close()
-
-
-def check_asterisk_conf(directory: Path) -> list[Check]:
-    """The PBX's own files, read with pyst2's parser: is there a manager user, with the rights and filters that work?"""
-    checks = []
-    found = False
-    for path in sorted([directory / "manager.conf", *directory.glob("manager.d/*.conf")]):
-        if not path.is_file():
-            continue
-        for category in _read_conf(path).categories:
-            items = {item.name.strip(): item.value.strip() for item in category.items if hasattr(item, "name")}
-            if "read" in items:
-                found = True
-                missing = {"system", "call", "agent", "dialplan"} - set(items["read"].replace(" ", "").split(","))
-                checks.append(Check(f"{path.name} [{category.name}] read", not missing, f"missing: {', '.join(sorted(missing))}" if missing else ""))
-                wide = {"all", "command", "system", "config"} & set(items.get("write", "").replace(" ", "").split(","))
-                checks.append(Check(f"{path.name} [{category.name}] write", not wide, f"more than is needed: {', '.join(sorted(wide))}" if wide else ""))
-    if not found:
-        checks.append(Check("manager.conf", False, f"no manager user found in {directory}"))
-    return checks
-
-
-def _read_conf(path: Path) -> Any:
-    """pyst2's reading of a file; it does not know #include, so those lines are left out."""
-    from asterisk.config import Config, ParseError
-
-    text = "".join(line for line in path.read_text(errors="replace").splitlines(keepends=True) if not line.lstrip().startswith("#"))
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as plain:
-        plain.write(text)
-        plain.flush()
-        try:
-            return Config(plain.name)
-        except ParseError as error:
-            raise VochidError(f"{path.name}: {error}") from None

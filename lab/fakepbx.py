@@ -36,6 +36,7 @@ class FakePbx:
     answers: bool = True
     boot: tuple[str, str] = ("2026-11-21", "08:00:00")
     channels: list[str] = field(default_factory=list)
+    devices: dict[str, str] = field(default_factory=dict)  # device -> state, as DeviceStateList tells them
     heard: list[Frame] = field(default_factory=list)
     originate: str = QUEUED
     heard_at: list[float] = field(default_factory=list)
@@ -124,12 +125,23 @@ class FakePbx:
                 elif self.originate != "silent":
                     response = "Success" if self.originate == QUEUED else "Error"
                     self._reply(writer, action_id, [("Response", response), ("Message", self.originate)])
+            case "DeviceStateList":
+                items = [[("Event", "DeviceStateChange"), ("Device", device), ("State", state)] for device, state in self.devices.items()]
+                self._list(writer, action_id, items, "DeviceStateListComplete")
+            case "ExtensionStateList":
+                self._list(writer, action_id, [], "ExtensionStateListComplete")
+            case "Redirect":
+                self._reply(writer, action_id, [("Response", "Success"), ("Message", "Redirect successful")])
             case "Logoff":
                 self._reply(writer, action_id, [("Response", "Goodbye")])
                 return False
             case _:
                 self._reply(writer, action_id, [("Response", "Error"), ("Message", "Invalid/unknown command")])
         return True
+
+    def _list(self, writer: asyncio.StreamWriter, action_id: str, items: list[list[tuple[str, str]]], end: str) -> None:
+        for headers in ([("Response", "Success"), ("EventList", "start")], *items, [("Event", end), ("EventList", "Complete"), ("ListItems", str(len(items)))]):
+            self._reply(writer, action_id, headers)
 
     async def _login(self, frame: Frame, writer: asyncio.StreamWriter, challenge: str, action_id: str) -> bool:
         self.logins += 1

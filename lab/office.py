@@ -28,6 +28,7 @@ LINES = {
     "+375171112238": "an unregistered phone, 159",
     "+375171112239": "a dead phone, 158",
     "+375171112240": "an announcement, then hang up",
+    "+375171112241": "smart redirect, then 152",
 }
 
 MODULES = """[modules]
@@ -118,7 +119,7 @@ class Office:
         ports, secret, world_secret = Ports.choose(), secrets.token_hex(12), secrets.token_hex(12)
         dead = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         dead.bind(("127.0.0.1", ports.dead_sip))
-        pbx = Asterisk.prepare(root, "pbx", pbx_files(ports, secret))
+        pbx = Asterisk.prepare(root, "pbx", pbx_files(ports, secret, older=root.name == "asterisk-16"))
         world = Asterisk.prepare(root, "world", world_files(ports, world_secret))
         office = cls(pbx, world, ports, secret, world_secret, dead)
         try:
@@ -169,8 +170,8 @@ def _shipped(name: str) -> str:
     return (REPOSITORY / "asterisk-conf" / name).read_text()
 
 
-def pbx_files(ports: Ports, secret: str) -> dict[str, str]:
-    """The PBX's configuration: what vochid ships, verbatim, and around it what every PBX has of its own."""
+def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, str]:
+    """The PBX's configuration: what vochid ships, verbatim, and around it what every PBX has of its own. older: before 18.26."""
     phones = "".join(_phone(phone, ports.world_sip) for phone in PHONES)
     phones += _phone(DEAD_PHONE, ports.dead_sip) + _phone(UNREGISTERED_PHONE, None)
     return {
@@ -178,8 +179,9 @@ def pbx_files(ports: Ports, secret: str) -> dict[str, str]:
         "logger.conf": "[general]\n[logfiles]\nconsole = warning,error\n",
         "manager.conf": f"[general]\nenabled = yes\nbindaddr = 127.0.0.1\nport = {ports.pbx_ami}\n#include manager.d/*.conf\n",
         "manager.d/vochid.conf": _shipped("manager.d/vochid.conf"),
+        "vochid-eventfilter.conf": _shipped("vochid-eventfilter.conf" if older else "vochid-eventfilter-22.conf"),
         "vochid-secret.conf": f"secret = {secret}\n",
-        "extensions.conf": PBX_EXTENSIONS,
+        "extensions.conf": PBX_EXTENSIONS.replace("FASTAGI_PORT", str(ports.fastagi)),
         "extensions.d/vochid.conf": _shipped("extensions.d/vochid.conf"),
         "queues.conf": PBX_QUEUES,
         "queues.d/vochid.conf": _shipped("queues.d/vochid.conf"),
@@ -239,6 +241,8 @@ static = yes
 [globals]
 TRUNK = provider
 OFFICE_NUMBER = +375171112233
+VOCHID_FASTAGI = 127.0.0.1:FASTAGI_PORT
+VOCHID_RING = 2
 #include extensions.d/*.conf
 
 [vochid-lines]
@@ -267,6 +271,10 @@ exten => +375171112239,1,Dial(PJSIP/158,3)
 exten => +375171112240,1,Answer()
  same => n,Playback(vm-goodbye)
  same => n,Hangup()
+exten => +375171112241,1,Gosub(vochid-record,s,1)
+ same => n,Gosub(vochid-smart-redirect,s,1(0367,${EXTEN}))
+ same => n,Dial(PJSIP/152,4)
+ same => n,Hangup(${HANGUPCAUSE})
 
 [lab-menu]
 exten => s,1,Answer()

@@ -12,7 +12,9 @@ from adapters.retailcrm.admin import check_connection
 from adapters.retailcrm.client import Accepted, RetailCrmClient
 from adapters.retailcrm.config import RetailCrmSettings
 from adapters.retailcrm.limits import POLICY
+from adapters.retailcrm.lookup import look_up
 from daemon.model.call import Call, Direction, Result
+from daemon.model.crm import Responsible
 from daemon.model.delivery import Ambiguous, Check, Delivered, Delivery, Kind, Outcome, Planned, Policy, Priority, Rejected, Retry
 from daemon.model.integration import IntegrationSettings
 from daemon.model.phone import digits_of
@@ -82,6 +84,9 @@ class RetailCrm:
 
     async def check(self, connection: Connection) -> Sequence[Check]:
         return await check_connection(RetailCrmClient(connection.settings, connection.http))
+
+    async def responsible(self, connection: Connection, phone: str) -> Responsible | None:
+        return await look_up(RetailCrmClient(connection.settings, connection.http), phone)
 
 
 # -- popups ------------------------------------------------------------------------------------------------------------

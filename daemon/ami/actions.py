@@ -156,3 +156,32 @@ class Originate(Action):
 def channel_of(template: str, extension: str, context: str) -> str:
     """The first leg's dial string: {extension} and {context} filled in, nothing else understood."""
     return template.replace("{extension}", extension).replace("{context}", context)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStateList(Action):
+    """Every device's state as DeviceStateChange items; wants write `call` or `reporting` (res_manager_devicestate)."""
+
+    name: ClassVar[str] = "DeviceStateList"
+    list_end: ClassVar[str | None] = "DeviceStateListComplete"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionStateList(Action):
+    """Every hint with its devices as ExtensionStatus items; wants write `call` or `reporting`."""
+
+    name: ClassVar[str] = "ExtensionStateList"
+    list_end: ClassVar[str | None] = "ExtensionStateListComplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect(Action):
+    """Sends a live channel elsewhere in the dialplan; wants write `call`. Success means that it was queued."""
+
+    name: ClassVar[str] = "Redirect"
+    channel: str
+    context: str
+    exten: str
+
+    def headers(self) -> Headers:
+        return [("Channel", self.channel), ("Context", self.context), ("Exten", self.exten), ("Priority", "1")]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from daemon.asterisk.snippets import snippets
 from daemon.commands.common import open_house, print_json, print_table, read_documents, run_work
 from daemon.errors import NotFound, SettingsError
 from daemon.settings import Settings
@@ -36,8 +37,15 @@ def enterprise_list() -> None:
 
 
 @commands.command("show")
-def enterprise_show(number: str, sealed: Annotated[bool, typer.Option("--sealed", help="With secrets, sealed with this instance's key.")] = False) -> None:
+def enterprise_show(
+    number: str,
+    sealed: Annotated[bool, typer.Option("--sealed", help="With secrets, sealed with this instance's key.")] = False,
+    asterisk: Annotated[bool, typer.Option("--asterisk", help="What to put onto its PBXs, instead; without secrets.")] = False,
+) -> None:
     """One enterprise's document."""
+    if asterisk:
+        print(run_work(lambda settings: _snippets(settings, number)), end="")
+        return
 
     async def work(settings: Settings) -> dict[str, Any]:
         async with open_house(settings) as (tenants, _):
@@ -45,6 +53,15 @@ def enterprise_show(number: str, sealed: Annotated[bool, typer.Option("--sealed"
             return dict(document)
 
     print_json(run_work(work))
+
+
+async def _snippets(settings: Settings, number: str) -> str:
+    async with open_house(settings) as (tenants, _):
+        await tenants.load()
+        tenancy = tenants.get(number)
+        if tenancy is None:
+            raise NotFound(f"there is no enterprise {number}")
+        return snippets(tenancy.enterprise, settings.fastagi)
 
 
 @commands.command("apply")

@@ -20,7 +20,8 @@ class CrmUser:
 @dataclass(frozen=True, slots=True)
 class Responsible:
     """What a CRM knows of a number: the customer's name and who looks after it. Each may be None; a CRM that does not know
-    the number at all answers None instead of this. `extension`: when the CRM itself names one, used before `user_id`."""
+    the number at all answers None instead of this. `extension`: when the CRM itself names one; it counts for a user whom the
+    connection's user_extensions do not list."""
 
     user_id: str | None = None
     extension: str | None = None

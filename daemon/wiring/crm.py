@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import aiohttp.web
 
-from adapters.base import Adapter, Connection, Tenant
+from adapters.base import Adapter, CanLookUp, Connection, LookupFailed, Tenant
 from adapters.http import CrmHttp, Observed, trace_config
 from daemon.calls.plan import Told
-from daemon.delivery.port import Attempt, CrmPort
+from daemon.delivery.port import Attempt
 from daemon.delivery.rate import AccountLimiter
 from daemon.errors import VochidError
-from daemon.model.delivery import Check, Delivered, Delivery, Outcome, Policy
+from daemon.lookup.ports import SourceFailed
+from daemon.model.crm import Responsible
+from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Outcome, Policy
 from daemon.model.signal import CallChange
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
@@ -96,6 +98,19 @@ class AdapterPort:
         refresh = getattr(self.adapter, "refresh", None)
         return bool(refresh is not None and await refresh(self._connection(deadline_s)))
 
+    async def responsible(self, phone: str, deadline_s: float, note: Callable[[Exchange, str | None], None]) -> Responsible | None:
+        """Who looks after the number; `note` hears every exchange, with the error if it came to one. Raises SourceFailed."""
+        assert isinstance(self.adapter, CanLookUp)
+        connection, failed = self._connection(deadline_s), None
+        try:
+            return await self.adapter.responsible(connection, phone)
+        except LookupFailed as error:
+            failed = str(error)
+            raise SourceFailed(failed, outage=error.outage) from None
+        finally:
+            for exchange in connection.http.exchanges:
+                note(exchange, failed)
+
     async def check(self) -> Sequence[Check]:
         """The connection test; really sends, in mode observe too."""
         connection = self._connection(CHECK_DEADLINE_S)
@@ -123,7 +138,7 @@ class Crm:
         """Where this connection's renewing credentials are kept."""
         return ConnectionTokens(self._db, self._vault, enterprise, integration)
 
-    def port(self, enterprise: str, integration: str) -> CrmPort | None:
+    def port(self, enterprise: str, integration: str) -> AdapterPort | None:
         tenancy, adapter = self._tenants.get(enterprise), self._adapters.get(integration)
         if tenancy is None or adapter is None or tenancy.enterprise.paused:
             return None

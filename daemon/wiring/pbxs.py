@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from daemon.ami.fleet import Fleet
 from daemon.ami.link import LinkHandler, LinkTarget
+from daemon.ami.watch import DeviceWatch, Together
 from daemon.ami.wire import Frame
 from daemon.calls.feed import PbxFeed
 from daemon.calls.recorder import Recorder
+from daemon.calls.view import PbxView
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.live import Live
 from daemon.model.signal import CallChange
@@ -35,6 +36,7 @@ class Pbxs:
         self._dispatcher = dispatcher
         self._live = live
         self._feeds: dict[PbxKey, PbxFeed] = {}
+        self.watches: dict[PbxKey, DeviceWatch] = {}
         self._changed = asyncio.Event()
         self.watchers: dict[str, Callable[[PbxKey, Frame, float], None]] = {}
         self.on_stored: list[Callable[[str, list[CallChange]], None]] = []
@@ -59,8 +61,9 @@ class Pbxs:
     async def stop(self) -> None:
         """Logs off everywhere and stores what waits."""
         await self.fleet.stop()
-        await asyncio.gather(*(feed.stop() for feed in self._feeds.values()))
+        await asyncio.gather(*(feed.stop() for feed in self._feeds.values()), *(watch.stop() for watch in self.watches.values()))
         self._feeds.clear()
+        self.watches.clear()
 
     async def _reconcile(self) -> None:
         wanted = {(n, pbx.name): pbx for n, t in self._tenants.all().items() if not t.enterprise.paused for pbx in t.enterprise.pbxs if pbx.secret}
@@ -68,10 +71,13 @@ class Pbxs:
             await self._leases.take(key)
         targets = {key: _target(pbx) for key, pbx in wanted.items() if key in self._leases.held}
         for key in self._feeds.keys() & targets.keys():
-            self._feeds[key].set_view(self._view(key))
+            view = self._view(key)
+            self._feeds[key].set_view(view)
+            self.watches[key].devices.context = view.internal_context or ""
         await self.fleet.set(targets)
         for key in [key for key in self._feeds if key not in targets]:
             await self._feeds.pop(key).stop()
+            await self.watches.pop(key).stop()
         for key in self._leases.held - wanted.keys():
             await self._leases.drop(key)
 
@@ -80,9 +86,11 @@ class Pbxs:
         if feed is None:
             feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self.stored, self._state, self.watchers)
             feed.start()
-        return feed
+            watch = self.watches[key] = DeviceWatch("/".join(key), self._view(key).internal_context or "")
+            watch.start()
+        return Together(feed, self.watches[key])
 
-    def _view(self, key: PbxKey) -> Any:
+    def _view(self, key: PbxKey) -> PbxView:
         tenancy = self._tenants.get(key[0])
         assert tenancy is not None
         pbx = next(pbx for pbx in tenancy.enterprise.pbxs if pbx.name == key[1])

@@ -19,6 +19,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from lab.crm.retailcrm_managers import Managers
+
 EVENT_TYPES = ("in", "out", "hangup")
 HANGUP_STATUSES = ("answered", "busy", "cancel", "failed", "no answered")
 RESULTS = ("answered", "busy", "failed", "no answer", "not allowed", "unknown")
@@ -80,6 +82,7 @@ class RetailCrmSandbox:
         self.uploads: list[Received] = []
         self.refusals: list[str] = []
         self.duplicates = 0
+        self.managers = Managers()
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -92,6 +95,7 @@ class RetailCrmSandbox:
         application.router.add_get("/api/credentials", self._credentials)
         application.router.add_post("/api/v5/telephony/call/event", self._event)
         application.router.add_post("/api/v5/telephony/calls/upload", self._upload)
+        application.router.add_get("/api/v5/telephony/manager", self._manager)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
@@ -221,6 +225,9 @@ class RetailCrmSandbox:
         scopes = ["telephony_read", "telephony_write", "user_read", "integration_read", "integration_write"]
         paths = ["/api/telephony/call/event", "/api/telephony/calls/upload"]
         return self._answer({"success": True, "scopes": scopes, "credentials": paths, "siteAccess": "access_full"})
+
+    async def _manager(self, request: web.Request) -> web.Response:
+        return await self.managers.handle(request, self._answer, self._refuse)
 
     async def _event(self, request: web.Request) -> web.Response:
         event = await self._structure(request, "event")

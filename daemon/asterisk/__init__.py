@@ -1,0 +1,1 @@
+"""A PBX's own configuration files: read, checked against what vochid needs, and written for an enterprise."""

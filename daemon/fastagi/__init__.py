@@ -1,0 +1,1 @@
+"""The dialplan asks: FastAGI."""

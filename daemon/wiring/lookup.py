@@ -1,0 +1,125 @@
+"""Looking up, joined with CRMs, calls, PBXs and the dialplan's questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from adapters.base import CanLookUp
+from daemon.ami.devices import Devices
+from daemon.ami.watch import DeviceWatch
+from daemon.lookup.ports import Journal, Source, SourceFailed, Surroundings
+from daemon.model.crm import Responsible
+from daemon.model.delivery import Exchange
+from daemon.model.device import DeviceState
+from daemon.store.past_calls import PastCalls
+from daemon.tenants.service import Tenants
+from daemon.wiring.crm import AdapterPort, Crm
+
+ORDER = ("retailcrm", "bitrix24", "amocrm", "tickets")
+CALLS = "calls"
+PAST_CALLS_AT_ONCE = 4  # of the pool's connections
+
+
+@dataclass(frozen=True, slots=True)
+class CrmSource:
+    """A CRM as a source; what was said over the line is written down."""
+
+    enterprise: str
+    port: AdapterPort
+    journal: Journal
+
+    @property
+    def name(self) -> str:
+        return self.port.adapter.name
+
+    @property
+    def concurrency(self) -> int:
+        return self.port.policy.concurrency
+
+    @property
+    def user_extensions(self) -> Mapping[str, str | None]:
+        held: Mapping[str, str | None] = self.port.settings.user_extensions
+        return held
+
+    async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
+        def note(exchange: Exchange, failed: str | None) -> None:
+            response = {**exchange.response, "took_ms": exchange.duration_ms}
+            self.journal.note(self.enterprise, self.name, "lookup", exchange.request, response, failed)
+
+        return await self.port.responsible(phone, deadline_s, note)
+
+
+@dataclass(frozen=True, slots=True)
+class CallsSource:
+    """Who talked last, when no CRM names anybody."""
+
+    enterprise: str
+    past: PastCalls
+    name: str = CALLS
+    concurrency: int = PAST_CALLS_AT_ONCE
+
+    @property
+    def user_extensions(self) -> Mapping[str, str | None]:
+        return {}
+
+    async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
+        try:
+            return await self.past.responsible(self.enterprise, phone)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            raise SourceFailed(f"database: {type(error).__name__}") from None
+
+
+class LookupSources:
+    """The CRMs that can look up and are switched on, in the enterprise's order; then the calls so far."""
+
+    def __init__(self, tenants: Tenants, crm: Crm, past: PastCalls, journal: Journal) -> None:
+        self._tenants = tenants
+        self._crm = crm
+        self._past = past
+        self._journal = journal
+
+    def sources(self, enterprise: str) -> Sequence[Source]:
+        tenancy = self._tenants.get(enterprise)
+        order = (tenancy.enterprise.smart_redirect.crm if tenancy else None) or ORDER
+        found: list[Source] = []
+        for name in order:
+            port = self._crm.port(enterprise, name)
+            if port is not None and not port.observe and isinstance(port.adapter, CanLookUp):
+                found.append(CrmSource(enterprise, port, self._journal))
+        return [*found, CallsSource(enterprise, self._past)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """The Devices that a question is about; the one with the call on it comes alone."""
+
+    devices: Sequence[Devices]
+    conversation: str | None
+
+    def state(self, extension: str) -> DeviceState:
+        states = {devices.state(extension) for devices in self.devices}
+        for state in (DeviceState.BUSY, DeviceState.RINGING, DeviceState.FREE, DeviceState.AWAY):
+            if state in states:
+                return state
+        return DeviceState.UNKNOWN
+
+    def was_tried(self, extension: str) -> bool:
+        return self.conversation is not None and any(devices.was_tried(self.conversation, extension) for devices in self.devices)
+
+
+class PbxPresence:
+    """Presence from the PBXs that this process reads."""
+
+    def __init__(self, watches: Mapping[tuple[str, str], DeviceWatch]) -> None:
+        self._watches = watches
+
+    def at(self, enterprise: str, channel: str, uniqueid: str) -> Surroundings:
+        all_devices = [watch.devices for (owner, _), watch in self._watches.items() if owner == enterprise]
+        for devices in all_devices:
+            for named in filter(None, (uniqueid, channel)):
+                if (conversation := devices.linkedid(named)) is not None:
+                    return _Around([devices], conversation)
+        return _Around(all_devices, None)
