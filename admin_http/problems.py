@@ -14,7 +14,7 @@ from daemon.tenants.service import PreconditionFailed
 log = structlog.get_logger()
 
 _STATUS: tuple[tuple[type[VochidError], int], ...] = ((NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400))
-_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403}
+_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403, "crm_failed": 502}
 _HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
 
 

@@ -12,7 +12,10 @@ from daemon.live import Live
 from daemon.model.delivery import Check
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
+from daemon.store.integration_state import IntegrationStates
 from daemon.store.tokens import TokenRepository
+from daemon.tenants.managers import Managers
+from daemon.tenants.registration import Registrations
 from daemon.tenants.service import Tenants
 
 
@@ -26,6 +29,9 @@ class Services:
     tokens: TokenRepository
     inbound: InboundTokens
     live: Live
+    registrations: Registrations
+    managers: Managers
+    states: IntegrationStates
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]

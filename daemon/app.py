@@ -28,6 +28,7 @@ from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
@@ -77,7 +78,9 @@ class App:
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
+        admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
         services = Services(
+            registrations=admin.registrations, managers=admin.managers, states=admin.states,
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
