@@ -24,6 +24,10 @@ class AdminPort(Protocol):
     def settings(self) -> IntegrationSettings: ...
 
     @property
+    def account(self) -> str:
+        """What names the CRM account; holds no secret."""
+
+    @property
     def host(self) -> str:
         """Where the CRM is."""
 

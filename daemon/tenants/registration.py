@@ -17,6 +17,7 @@ import structlog
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.crm import Registered, Registration
+from daemon.security.cabinet import INTEGRATION as CABINET_OF
 from daemon.security.cabinet import CabinetLinks
 from daemon.security.tokens import TokenOwner
 from daemon.security.vault import Vault, VaultError
@@ -35,8 +36,9 @@ log = structlog.get_logger()
 class Entries:
     """What CRMs are told of us. `base_url`: this daemon's address as they see it."""
 
-    def __init__(self, tenants: Tenants, states: IntegrationStates, vault: Vault, base_url: str) -> None:
+    def __init__(self, tenants: Tenants, ports: AdminPorts, states: IntegrationStates, vault: Vault, base_url: str) -> None:
         self._tenants = tenants
+        self._ports = ports
         self._states = states
         self._vault = vault
         self.base_url = base_url
@@ -51,13 +53,13 @@ class Entries:
         query = f"?{urlencode({'enterprise_number': enterprise, 'token': token})}" if token else ""
         return Registration(self.base_url, self.base_url + CABINET_PATH + query, client_id, True, extensions, lines)
 
-    async def remember(self, enterprise: str, integration: str, client_id: str, token: str) -> None:
+    async def remember(self, enterprise: str, integration: str, client_id: str, token: str | None) -> None:
         """Keeps what the CRM was told: an edit of the entry, of an extension too, has to repeat all of it."""
-        told = json.dumps({"client_id": client_id, "token": token})
+        told = json.dumps({"account": self._ports(enterprise, integration, ()).account, "client_id": client_id, "token": token})
         await self._states.set_registered(enterprise, integration, self._vault.seal(told, enterprise, f"registration.{integration}"))
 
     async def current(self, enterprise: str, integration: str) -> Registration | None:
-        """What the CRM was told last, with the extensions and lines of now; None when it is not registered."""
+        """What the CRM was told last, with the extensions and lines of now; None when it is not registered, or the account is another one by now."""
         state = await self._states.get(enterprise, integration)
         if state.registered_as is None:
             return None
@@ -65,6 +67,8 @@ class Entries:
             told = json.loads(self._vault.open(state.registered_as, enterprise, f"registration.{integration}"))
         except VaultError as error:
             log.warning("registration cannot be read: register again", enterprise=enterprise, integration=integration, error=str(error))
+            return None
+        if told["account"] != self._ports(enterprise, integration, ()).account:
             return None
         return self.make(enterprise, integration, told["client_id"], told["token"])
 
@@ -96,16 +100,18 @@ class Registrations:
                 return Registered(False, refusal)
             client_id, owner = secrets.token_hex(16), TokenOwner(enterprise, integration, "client_id")
             await self._inbound.add(owner, client_id)
-            token = await self._cabinet.issue_beside(enterprise)
-            port = self._ports(enterprise, integration, (client_id, token))
+            token = await self._cabinet.issue_beside(enterprise) if integration == CABINET_OF else None
+            port = self._ports(enterprise, integration, (client_id, token or ""))
             done = await port.register(self._entries.make(enterprise, integration, client_id, token))
             if done.ok:
                 await self._entries.remember(enterprise, integration, client_id, token)
                 await self._inbound.replace(owner, client_id)
-                await self._cabinet.keep_only(enterprise, token)
+                if token is not None:
+                    await self._cabinet.keep_only(enterprise, token)
             elif not done.is_unclear:
                 await self._inbound.drop(owner, client_id)
-                await self._cabinet.withdraw(enterprise, token)
+                if token is not None:
+                    await self._cabinet.withdraw(enterprise, token)
             await self._log(enterprise, integration, "register_module", port, done)
         return done
 
@@ -116,7 +122,8 @@ class Registrations:
             port = self._ports(enterprise, integration, ())
             done = await port.unregister(self._entries.make(enterprise, integration, secrets.token_hex(16), None))
             await self._inbound.replace(TokenOwner(enterprise, integration, "client_id"), None)
-            await self._cabinet.revoke(enterprise)
+            if integration == CABINET_OF:
+                await self._cabinet.revoke(enterprise)
             await self._states.set_registered(enterprise, integration, None)
             await self._log(enterprise, integration, "unregister_module", port, done)
         return done

@@ -44,9 +44,12 @@ class CrmAdminPort:
     _connection: Connection | None = None
 
     @property
+    def account(self) -> str:
+        return self.adapter.account(self.settings)
+
+    @property
     def host(self) -> str:
-        account = self.adapter.account(self.settings)
-        return urlsplit(account).hostname or account
+        return urlsplit(self.account).hostname or self.account
 
     @property
     def registers(self) -> bool:
@@ -118,7 +121,7 @@ def crm_admin(tenants: Tenants, crm: Crm, db: Database, vault: Vault, egress: Eg
     async def is_lab(host: str) -> bool:
         return await _is_covered(egress, host)
 
-    entries = Entries(tenants, states, vault, base_url)
+    entries = Entries(tenants, port, states, vault, base_url)
     managers = Managers(tenants, port, states, entries.current)
     registrations = Registrations(tenants, port, states, inbound, CabinetLinks(vault, inbound, time.time), entries, managers, is_lab)
     return CrmAdmin(registrations, managers, states)

@@ -108,6 +108,14 @@ async def house(db: Database) -> AsyncIterator[Office]:
         yield built
 
 
+@pytest.fixture
+async def box() -> AsyncIterator[RetailCrmSandbox]:
+    sandbox = RetailCrmSandbox()
+    await sandbox.start()
+    yield sandbox
+    await sandbox.stop()
+
+
 # -- registration --------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +399,22 @@ async def test_what_somebody_changed_in_the_crm_is_mended_and_logged(house: Offi
     assert (await house.managers.fetch(NUMBER, "retailcrm")).differences == []
 
 
+async def test_another_account_is_not_told_the_former_ones_keys(house: Office) -> None:
+    await house.registrations.register(NUMBER, "retailcrm")
+    other = RetailCrmSandbox()
+    await other.start()
+    try:
+        await house.settings(domain=other.url, api_key=other.api_key)
+        await house.managers.save(NUMBER, "retailcrm", {"19": "150"})
+        assert "not registered" in ((await house.managers.fetch(NUMBER, "retailcrm")).mend_error or "")
+        assert other.account.modules == {}
+        assert (await house.registrations.register(NUMBER, "retailcrm")).ok
+        assert other.account.codes == {19: "150"}
+        assert await house.opens() == (False, False)
+    finally:
+        await other.stop()
+
+
 async def test_mode_observe_reads_managers_and_changes_nothing_at_the_crm(house: Office) -> None:
     house.box.account.modules[CODE] = module_with({19: "150"})
     await house.settings(mode="observe")
@@ -426,8 +450,7 @@ async def official(box: RetailCrmSandbox, call: str, *arguments: Any) -> Any:
     return await asyncio.to_thread(getattr(retailcrm.v5(box.url, box.api_key), call), *arguments)
 
 
-async def test_the_official_client_registers_reads_and_lists(house: Office) -> None:
-    box = house.box
+async def test_the_official_client_registers_reads_and_lists(box: RetailCrmSandbox) -> None:
     box.switches.rate_limited = False
     module = {**module_with({19: "150", 77: "177"}), "baseUrl": "https://pbx.example", "logo": "https://pbx.example/l.svg"}
     made = await official(box, "integration_module_edit", module)
@@ -474,11 +497,11 @@ GOOD = {
     ],
     ids=str,
 )  # fmt: skip
-async def test_the_official_client_is_refused_a_wrong_entry(change: dict[str, Any], field: str, house: Office) -> None:
-    answer = await official(house.box, "integration_module_edit", {**GOOD, **change})
+async def test_the_official_client_is_refused_a_wrong_entry(change: dict[str, Any], field: str, box: RetailCrmSandbox) -> None:
+    answer = await official(box, "integration_module_edit", {**GOOD, **change})
     assert answer.get_status_code() == 400
     assert field in answer.get_response()["errors"]
-    assert house.box.account.modules == {}
+    assert box.account.modules == {}
 
 
 async def test_telephony_may_need_a_registered_module_first(house: Office) -> None:
