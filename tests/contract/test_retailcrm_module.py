@@ -235,6 +235,25 @@ async def test_an_answer_that_was_lost_after_the_crm_took_it_is_found_out_by_ask
     assert await house.inbound.find(former, "client_id") is None
 
 
+async def test_a_crash_after_the_crm_was_told_leaves_it_no_unknown_key(house: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.registrations.register(NUMBER, "retailcrm")
+    former = house.module["clientId"]
+
+    async def dies(*_: Any) -> None:
+        raise ConnectionResetError("as kill -9 would")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IntegrationStates, "set_registered", dies)
+        with pytest.raises(ConnectionResetError):
+            await house.registrations.register(NUMBER, "retailcrm")
+    assert house.module["clientId"] != former
+    assert await house.opens() == (True, True)
+    await house.managers.save(NUMBER, "retailcrm", {"19": "150"})
+    assert await house.opens() == (True, True)
+    assert (await house.registrations.register(NUMBER, "retailcrm")).ok
+    assert await house.opens() == (True, True)
+
+
 async def test_a_refusal_leaves_the_former_keys_and_repeats_the_crms_words(house: Office) -> None:
     await house.registrations.register(NUMBER, "retailcrm")
     house.box.switches.fail_next.extend(["pass", "errors-array"])
