@@ -96,8 +96,9 @@ class HasManagers(Protocol):
     async def managers(self, connection: Connection) -> Sequence[CrmUser]:
         """All of them, page by page: a partial list is an error, never an answer."""
 
-    async def set_extensions(self, connection: Connection, extensions: Mapping[str, str | None]) -> None:
-        """Makes the CRM hold these extensions (CRM user id -> extension or none)."""
+    async def set_extensions(self, connection: Connection, extensions: Mapping[str, str], registration: Registration | None) -> None:
+        """Makes the CRM hold these extensions (CRM user id -> extension) and no others. `registration`: what it was told last, for a
+        CRM that keeps extensions in its entry about us and wants the whole of it; None when it was told nothing yet."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
-from admin_http.api import calls, clicks, deliveries, enterprises, redirect, status, tokens
+from admin_http.api import calls, clicks, deliveries, enterprises, integrations, redirect, retailcrm, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.problems import problems
@@ -21,6 +21,8 @@ _MODULES = (
     calls,
     clicks,
     redirect,
+    integrations,
+    retailcrm,
     deliveries,
     tokens,
     status,
@@ -52,6 +54,7 @@ def make_admin(services: Services) -> web.Application:
 
     application.router.add_get("/api/openapi.json", openapi)
     application.router.add_get("/health", health)
+    application.router.add_get(retailcrm.LOGO_PATH, retailcrm.logo)
     return application
 
 

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 _STATUS: tuple[tuple[type[VochidError], int], ...] = (
     (NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400), (DialRefused, 403), (OverLimit, 429), (NoLink, 503),
 )  # fmt: skip
-_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403, "pbx_down": 503, "redirect_refused": 502}
+_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403, "pbx_down": 503, "redirect_refused": 502, "crm_failed": 502}
 _HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
 
 

@@ -15,8 +15,11 @@ from daemon.model.delivery import Check
 from daemon.originate.service import OriginateService
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
+from daemon.store.integration_state import IntegrationStates
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
+from daemon.tenants.managers import Managers
+from daemon.tenants.registration import Registrations
 from daemon.tenants.service import Tenants
 
 
@@ -33,6 +36,9 @@ class Services:
     posted: PostedCalls
     statuses: UserStatuses
     live: Live
+    registrations: Registrations
+    managers: Managers
+    states: IntegrationStates
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]

@@ -31,6 +31,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.originate import Originating
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
@@ -86,6 +87,7 @@ class App:
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
+        admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
         services = Services(
             tenants=tenants,
             calls=CallRepository(db),
@@ -104,6 +106,9 @@ class App:
             integrations=tuple(adapters()),
             started_at=time.time(),
             smart_redirect=asks.smart_redirect,
+            registrations=admin.registrations,
+            managers=admin.managers,
+            states=admin.states,
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )
         await self._listen(make_operator(services), settings.metrics)

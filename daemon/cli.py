@@ -7,12 +7,13 @@ import sys
 import asyncpg
 import typer
 
-from daemon.commands import calls, deliveries, enterprises, process, tokens
+from daemon.commands import calls, deliveries, enterprises, imports, process, tokens
 from daemon.errors import VochidError
 from daemon.settings import load_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="vochid joins Asterisk to CRMs.")
 cli.add_typer(process.commands)
+cli.add_typer(imports.commands)
 for name, group in {
     "enterprise": enterprises.commands, "token": tokens.commands, "calls": calls.commands, "trace": calls.traces, "deliveries": deliveries.commands,
 }.items():  # fmt: skip

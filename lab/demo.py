@@ -54,8 +54,10 @@ async def play_demo(*, once: bool, force_replay: bool) -> None:
             await sandbox.start()
             with console.status("starting the daemon and its PostgreSQL"):
                 await daemon.start()
-            integration = {"domain": sandbox.url, "api_key": sandbox.api_key}
+            managers = dict(zip((str(user.id) for user in sandbox.account.users.values() if user.active), PHONES, strict=False))
+            integration = {"domain": sandbox.url, "api_key": sandbox.api_key, "user_extensions": managers}
             await daemon.put({**player.document, "integrations": {"retailcrm": integration}})
+            await _registered(daemon)
             console.print(f"the CRM's sandbox  [bold]{sandbox.url}/[/]")
             console.print(f"vochid's API       [bold]http://{daemon.http}/api/enterprises/0367/calls[/]")
             console.print(f"  with the header  Authorization: Bearer {daemon.admin_token}\n")
@@ -111,6 +113,14 @@ def _recorded_document(fake: FakePbx) -> dict[str, Any]:
         "trunks": ["PJSIP/provider"], "internal_number": "^1\\d\\d$",
     }  # fmt: skip
     return {"number": "0367", "name": "Июнь", "pbxs": [pbx], "lines": [{"number": line} for line in LINES]}
+
+
+async def _registered(daemon: DaemonProcess) -> None:
+    """Makes vochid the account's telephony, so that its page shows extensions and can call."""
+    async with daemon.client() as client:
+        done = (await client.post("/api/enterprises/0367/integrations/retailcrm/register")).json()
+    if not done["ok"]:
+        raise RuntimeError(f"the CRM's sandbox did not take the registration: {done['detail']}")
 
 
 async def _link_is_up(daemon: DaemonProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from typing import Any
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -18,6 +19,11 @@ class RetailCrmSettings(IntegrationSettings):
     module_name: str = Field(default="Vochi-CRM", min_length=1, max_length=100)
     timezone: str | None = None
     accept_number_as_client_id: bool = False
+
+    @field_validator("domain", mode="before")
+    @classmethod
+    def _with_scheme(cls, value: Any) -> Any:
+        return f"https://{value}" if isinstance(value, str) and value and "://" not in value else value
 
     @field_validator("api_key")
     @classmethod

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from adapters.base import Connection, Tenant
+from adapters.retailcrm import module
 from adapters.retailcrm.admin import check_connection
 from adapters.retailcrm.client import Accepted, RetailCrmClient
 from adapters.retailcrm.config import RetailCrmSettings
 from adapters.retailcrm.limits import POLICY
 from adapters.retailcrm.lookup import look_up
 from daemon.model.call import Call, Direction, Result
-from daemon.model.crm import Responsible
+from daemon.model.crm import CrmUser, Registered, Registration, Responsible
 from daemon.model.delivery import Ambiguous, Check, Delivered, Delivery, Kind, Outcome, Planned, Policy, Priority, Rejected, Retry
 from daemon.model.integration import IntegrationSettings
 from daemon.model.phone import digits_of
@@ -87,6 +88,18 @@ class RetailCrm:
 
     async def responsible(self, connection: Connection, phone: str) -> Responsible | None:
         return await look_up(RetailCrmClient(connection.settings, connection.http), phone)
+
+    async def register(self, connection: Connection, registration: Registration) -> Registered:
+        return await module.register(connection, registration)
+
+    async def unregister(self, connection: Connection, registration: Registration) -> Registered:
+        return await module.unregister(connection, registration)
+
+    async def managers(self, connection: Connection) -> Sequence[CrmUser]:
+        return await module.managers(connection)
+
+    async def set_extensions(self, connection: Connection, extensions: Mapping[str, str], registration: Registration | None) -> None:
+        await module.set_extensions(connection, extensions, registration)
 
 
 # -- popups ------------------------------------------------------------------------------------------------------------

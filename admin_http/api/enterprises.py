@@ -70,7 +70,7 @@ async def put_integration(ask: Ask) -> web.StreamResponse:
 
 
 async def delete_integration(ask: Ask) -> web.StreamResponse:
-    await ask.services.tenants.remove_integration(ask.enterprise, ask.part("crm"))
+    await ask.services.registrations.remove(ask.enterprise, ask.part("crm"))
     return web.Response(status=204)
 
 

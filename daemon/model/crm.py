@@ -66,7 +66,7 @@ class Registration:
     """What a CRM is told when vochid registers itself as its telephony.
 
     `base_url`: https address of this daemon; `cabinet_url`: the administrator's link with its token; `client_id`: what its
-    webhooks will carry; `extensions`: CRM user id -> extension; `lines`: own numbers with the extension that stands for each.
+    webhooks will carry; `extensions`: CRM user id -> extension; `lines`: own numbers with their names.
     """
 
     base_url: str
@@ -74,12 +74,13 @@ class Registration:
     client_id: str
     active: bool = True
     extensions: Mapping[str, str] = field(default_factory=dict)
-    lines: Mapping[str, str | None] = field(default_factory=dict)
+    lines: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """How it went, with the CRM's words."""
+    """How it went, with the CRM's words. `is_unclear`: not ok as far as is known, but the CRM may hold the new entry all the same."""
 
     ok: bool
     detail: str = ""
+    is_unclear: bool = False

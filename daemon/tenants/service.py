@@ -77,6 +77,11 @@ class Tenants:
         """Every tenant as last loaded."""
         return self._tenants
 
+    @property
+    def kinds(self) -> Mapping[str, type[IntegrationSettings]]:
+        """The settings model of every integration there is."""
+        return self._kinds
+
     def on_change(self, listener: Callable[[set[str]], None]) -> None:
         """Calls `listener` with the numbers of tenants that are new, changed or gone, after every load."""
         self._listeners.append(listener)

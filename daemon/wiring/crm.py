@@ -15,10 +15,11 @@ from adapters.http import CrmHttp, Observed, trace_config
 from daemon.calls.plan import Told
 from daemon.delivery.port import Attempt
 from daemon.delivery.rate import AccountLimiter
-from daemon.errors import VochidError
+from daemon.errors import NotFound, VochidError
 from daemon.lookup.ports import SourceFailed
 from daemon.model.crm import Responsible
 from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Outcome, Policy
+from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
@@ -146,6 +147,21 @@ class Crm:
         if settings is None or not settings.enabled:
             return None
         return AdapterPort(self, adapter, _tenant(tenancy.enterprise), settings)
+
+    def reach(self, enterprise: str, integration: str, secrets: Sequence[str] = ()) -> tuple[Adapter, IntegrationSettings, Callable[[float], Connection]]:
+        """An integration's adapter, its settings, and how to open a connection for so many seconds; `secrets` are masked too. Raises NotFound."""
+        tenancy, adapter = self._tenants.get(enterprise), self._adapters.get(integration)
+        settings = tenancy.integrations.get(integration) if tenancy else None
+        if tenancy is None or adapter is None or settings is None:
+            raise NotFound(f"enterprise {enterprise} has no integration {integration}")
+        port = AdapterPort(self, adapter, _tenant(tenancy.enterprise), settings)
+
+        def connect(deadline_s: float) -> Connection:
+            connection = port._connection(deadline_s)
+            connection.http.mask = [*connection.http.mask, *secrets]
+            return connection
+
+        return adapter, settings, connect
 
     def plan(self, enterprise: str, change: CallChange) -> Sequence[Told]:
         tenancy = self._tenants.get(enterprise)

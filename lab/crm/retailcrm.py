@@ -7,7 +7,6 @@ their sources: docs/adapters/retailcrm.md.
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import re
 import time
@@ -19,7 +18,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from lab.crm.retailcrm_managers import Managers
+from lab.crm.retailcrm_api import AccountApi
+from lab.crm.retailcrm_data import sample_account
+from lab.crm.retailcrm_managers import ManagerLookup
+from lab.crm.retailcrm_page import PATHS, AccountPage
 
 EVENT_TYPES = ("in", "out", "hangup")
 HANGUP_STATUSES = ("answered", "busy", "cancel", "failed", "no answered")
@@ -35,7 +37,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 @dataclass
 class Switches:
-    """Doubtful points both ways, and faults. `fail_next` answers the next requests in its own way."""
+    """Doubtful points both ways, and faults. `fail_next` answers the next requests in its own way; 'pass' lets one through."""
 
     telephony_enabled: bool = True
     telephony_disabled_status: int = 200
@@ -46,17 +48,12 @@ class Switches:
     account_exists: bool = True
     latency_s: float = 0.0
     refuse_batches: bool = False
+    callback_method: str = "GET"
+    text_ids: bool = False
+    module_required: bool = False  # telephony methods answer only while a module is registered, as on a real account
+    check_logo: bool = False  # fetch the module's logo and look at it
     fail_next: deque[str] = field(default_factory=deque)
 
-
-_PAGE = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><meta http-equiv=refresh content=2>
-<title>RetailCRM sandbox</title><style>
-:root {{ color-scheme: light dark }}
-body {{ font: 15px/1.5 system-ui; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2rem }} div {{ overflow-x: auto }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }}
-th, td {{ text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #8884; white-space: nowrap }} th {{ font-weight: 600; opacity: .7 }}
-</style><h1>RetailCRM sandbox</h1><p>{said}</p><h2>Popups</h2><div>{popups}</div><h2>Journal</h2><div>{journal}</div></html>"""
 
 FAULTS = ("500", "500-json", "502", "html-200", "truncated", "reset", "silence", "done-then-silence", "redirect", "429", "errors-array", "wrong-type")
 
@@ -82,7 +79,9 @@ class RetailCrmSandbox:
         self.uploads: list[Received] = []
         self.refusals: list[str] = []
         self.duplicates = 0
-        self.managers = Managers()
+        self.managers = ManagerLookup(self)
+        self.account = sample_account()
+        self.page = AccountPage(self)
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -90,12 +89,13 @@ class RetailCrmSandbox:
     async def start(self, port: int = 0) -> str:
         """Listens on loopback; gives the account's address."""
         application = web.Application(middlewares=[self._front], client_max_size=8 * 1024 * 1024)
-        application.router.add_get("/", self._page)
+        self.page.add_to(application)
+        AccountApi(self).add_to(application)
         application.router.add_get("/api/api-versions", self._versions)
         application.router.add_get("/api/credentials", self._credentials)
         application.router.add_post("/api/v5/telephony/call/event", self._event)
         application.router.add_post("/api/v5/telephony/calls/upload", self._upload)
-        application.router.add_get("/api/v5/telephony/manager", self._manager)
+        application.router.add_get("/api/v5/telephony/manager", self.managers.handle)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
@@ -128,7 +128,7 @@ class RetailCrmSandbox:
 
     @web.middleware
     async def _front(self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-        if request.path == "/":
+        if request.path == "/" or request.path.startswith(PATHS):
             return await handler(request)
         if request.path == "/favicon.ico":
             return web.Response(status=204)
@@ -137,7 +137,7 @@ class RetailCrmSandbox:
         if not self.switches.account_exists:
             return web.Response(status=405, text="<html><body>405 Not Allowed</body></html>", content_type="text/html")
         fault = self.switches.fail_next.popleft() if self.switches.fail_next else ""
-        if fault and fault != "done-then-silence":
+        if fault and fault != "pass" and not fault.startswith("done-then-"):
             return await self._fault(fault, request)
         refused = await self._gate(request)
         if refused is not None:
@@ -145,11 +145,13 @@ class RetailCrmSandbox:
         try:
             answer = await handler(request)
         except web.HTTPMethodNotAllowed:
-            answer = self._refuse(405, "Method Not Allowed")
+            answer = self.refuse(405, "Method Not Allowed")
         except web.HTTPNotFound:
-            answer = self._refuse(404, "API method not found")
+            answer = self.refuse(404, "API method not found")
         if fault == "done-then-silence":
             await asyncio.sleep(60)
+        if fault == "done-then-500":
+            return await self._fault("500", request)
         return answer
 
     async def _gate(self, request: web.Request) -> web.Response | None:
@@ -157,15 +159,15 @@ class RetailCrmSandbox:
         key = request.headers.get("X-API-KEY") or request.query.get("apiKey") or form.get("apiKey")
         if request.path != "/api/api-versions":
             if key is None:
-                return self._refuse(403, '"apiKey" is missing.')
+                return self.refuse(403, '"apiKey" is missing.')
             if key != self.api_key:
-                return self._refuse(403, 'Wrong "apiKey" value.')
+                return self.refuse(403, 'Wrong "apiKey" value.')
         bucket, limit = ("telephony", 40) if request.path.startswith("/api/v5/telephony") else ("other", 10)
         now, times = time.monotonic(), self._times[bucket]
         while times and times[0] <= now - 1.0:
             times.popleft()
         if self.switches.rate_limited and len(times) >= limit:
-            return self._refuse(self.switches.rate_limit_status, "Rate limit exceeded")
+            return self.refuse(self.switches.rate_limit_status, "Rate limit exceeded")
         times.append(now)
         return None
 
@@ -174,7 +176,7 @@ class RetailCrmSandbox:
             case "500" | "502":
                 return web.Response(status=int(fault), text="<html><h1>Server error</h1></html>", content_type="text/html")
             case "500-json":
-                return self._answer({"success": False, "errorMsg": "Internal error"}, 500)
+                return self.answer({"success": False, "errorMsg": "Internal error"}, 500)
             case "html-200":
                 return web.Response(text="<html>maintenance</html>", content_type="text/html")
             case "truncated":
@@ -184,9 +186,9 @@ class RetailCrmSandbox:
             case "redirect":
                 return web.Response(status=302, headers={"Location": "http://169.254.169.254/"})
             case "429":
-                return self._answer({"success": False, "errorMsg": "Rate limit exceeded"}, 429)
+                return self.answer({"success": False, "errorMsg": "Rate limit exceeded"}, 429)
             case "errors-array":
-                return self._answer({"success": False, "errorMsg": "Failed to activate module", "errors": ["Not enough funds"]}, 400)
+                return self.answer({"success": False, "errorMsg": "Failed to activate module", "errors": ["Not enough funds"]}, 400)
             case "silence":
                 await request.read()
                 await asyncio.sleep(60)
@@ -196,67 +198,65 @@ class RetailCrmSandbox:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def _answer(self, body: dict[str, Any], status: int = 200) -> web.Response:
+    def answer(self, body: dict[str, Any], status: int = 200) -> web.Response:
         return web.Response(text=json.dumps(body, ensure_ascii=False), status=status, content_type="application/json")
 
-    def _refuse(self, status: int, message: str, errors: Any = None) -> web.Response:
+    def refuse(self, status: int, message: str, errors: Any = None) -> web.Response:
         self.refusals.append(f"{status} {message}{' ' + json.dumps(errors, ensure_ascii=False) if errors else ''}")
-        return self._answer({"success": False, "errorMsg": message, **({"errors": errors} if errors else {})}, status)
+        return self.answer({"success": False, "errorMsg": message, **({"errors": errors} if errors else {})}, status)
 
-    async def _structure(self, request: web.Request, name: str) -> Any:
+    async def structure(self, request: web.Request, name: str) -> Any:
         """The form field that carries JSON, or a refusal."""
         if request.content_type != "application/x-www-form-urlencoded":
-            return self._refuse(400, f"Parameter '{name}' is missing")
+            return self.refuse(400, f"Parameter '{name}' is missing")
         form = await request.post()
         if any(key.startswith(f"{name}[") for key in form):
-            return self._refuse(400, f'Input value "{name}" contains a non-scalar value')
+            return self.refuse(400, f'Input value "{name}" contains a non-scalar value')
         value = form.get(name)
         if not isinstance(value, str) or not value:
-            return self._refuse(400, f"Parameter '{name}' is missing")
+            return self.refuse(400, f"Parameter '{name}' is missing")
         try:
             return json.loads(value)
         except ValueError:
-            return self._refuse(400, "Errors in the entity format", {name: "This value should be valid JSON."})
+            return self.refuse(400, "Errors in the entity format", {name: "This value should be valid JSON."})
 
     async def _versions(self, _: web.Request) -> web.Response:
-        return self._answer({"success": True, "versions": ["3.0", "4.0", "5.0"]})
+        return self.answer({"success": True, "versions": ["3.0", "4.0", "5.0"]})
 
     async def _credentials(self, _: web.Request) -> web.Response:
         scopes = ["telephony_read", "telephony_write", "user_read", "integration_read", "integration_write"]
         paths = ["/api/telephony/call/event", "/api/telephony/calls/upload"]
-        return self._answer({"success": True, "scopes": scopes, "credentials": paths, "siteAccess": "access_full"})
-
-    async def _manager(self, request: web.Request) -> web.Response:
-        return await self.managers.handle(request, self._answer, self._refuse)
+        return self.answer({"success": True, "scopes": scopes, "credentials": paths, "siteAccess": "access_full"})
 
     async def _event(self, request: web.Request) -> web.Response:
-        event = await self._structure(request, "event")
+        event = await self.structure(request, "event")
         if isinstance(event, web.Response):
             return event
-        if not self.switches.telephony_enabled:
-            return self._refuse(self.switches.telephony_disabled_status, "Telephony not enabled")
+        if self._is_off:
+            return self.refuse(self.switches.telephony_disabled_status, "Telephony not enabled")
         if errors := event_errors(event):
-            return self._refuse(400, "Errors in the entity format", errors)
+            return self.refuse(400, "Errors in the entity format", errors)
         self.events.append(Received(time.time(), request.path, event))
-        unknown = [code for code in event.get("codes", []) if self.codes and code not in self.codes]
+        known = self.codes | set(self.account.codes.values())
+        unknown = [code for code in event.get("codes", []) if known and code not in known]
         body: dict[str, Any] = {"success": True}
         if unknown or self.switches.optional_keys:
             body |= {"notExistCodes": unknown, "notExistUsers": []}
-        return self._answer(body)
+        return self.answer(body)
 
     async def _upload(self, request: web.Request) -> web.Response:
-        calls = await self._structure(request, "calls")
+        calls = await self.structure(request, "calls")
         if isinstance(calls, web.Response):
             return calls
-        if not self.switches.telephony_enabled:
-            return self._refuse(self.switches.telephony_disabled_status, "Telephony not enabled or not supports calls upload")
+        if self._is_off:
+            return self.refuse(self.switches.telephony_disabled_status, "Telephony not enabled or not supports calls upload")
         if not isinstance(calls, list) or not calls or len(calls) > MAX_CALLS:
-            return self._refuse(400, "Errors in the input parameters", {"calls": f"1 to {MAX_CALLS} calls"})
+            return self.refuse(400, "Errors in the input parameters", {"calls": f"1 to {MAX_CALLS} calls"})
         if self.switches.refuse_batches and len(calls) > 1:
-            return self._refuse(400, "Validation error")
+            return self.refuse(400, "Validation error")
         wrong = {f"calls[{i}].{name}": text for i, call in enumerate(calls) for name, text in call_errors(call).items()}
         if wrong and self.switches.partial_status == 200:
-            return self._refuse(400, "Errors in the entity format", wrong)
+            return self.refuse(400, "Errors in the entity format", wrong)
         return self._keep(calls, wrong)
 
     def _keep(self, calls: list[dict[str, Any]], wrong: dict[str, str]) -> web.Response:
@@ -276,33 +276,22 @@ class RetailCrmSandbox:
         if duplicates or self.switches.optional_keys:
             body["duplicateCalls"] = duplicates
         if wrong:
-            return self._answer({**body, "errorMsg": "Calls are loaded with errors", "errors": wrong}, self.switches.partial_status)
-        return self._answer(body)
+            return self.answer({**body, "errorMsg": "Calls are loaded with errors", "errors": wrong}, self.switches.partial_status)
+        return self.answer(body)
 
-    # -- for people ----------------------------------------------------------------------------------------------------
+    # -- helpers of the other methods -------------------------------------------------------------------------------------
 
-    async def _page(self, _: web.Request) -> web.Response:
-        """What the account shows: popups as they came, and the journal."""
+    @property
+    def _is_off(self) -> bool:
+        return not self.switches.telephony_enabled or (self.switches.module_required and self.account.telephony is None)
 
-        def table(head: list[str], rows: list[list[Any]]) -> str:
-            cells = "".join("<tr>" + "".join(f"<td>{html.escape(str(c if c is not None else '–'))}</td>" for c in row) + "</tr>" for row in rows)
-            return f"<table><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr>{cells}</table>"
-
-        popups = [
-            [time.strftime("%H:%M:%S", time.localtime(e.at)), e.data["type"], e.data["phone"], ", ".join(e.data.get("codes", [])), e.data.get("hangupStatus")]
-            for e in reversed(self.events[-50:])
-        ]
-        journal = [
-            [c["date"], c["type"], c["phone"], c.get("code"), c["result"], c.get("durationWaiting"), c.get("duration"), c.get("externalPhone")]
-            for c in reversed(list(self.journal.values())[-50:])
-        ]
-        said = f"{len(self.events)} popups, {len(self.journal)} journal entries, {self.duplicates} repeats recognised, {len(self.refusals)} refusals."
-        body = _PAGE.format(
-            said=said,
-            popups=table(["time", "type", "customer", "extensions", "ended as"], popups),
-            journal=table(["started", "type", "customer", "manager", "result", "waited, s", "talked, s", "line"], journal),
-        )
-        return web.Response(text=body, content_type="text/html")
+    async def is_svg(self, url: str) -> bool:
+        """Whether an image that a browser would draw as SVG is at this address."""
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session, session.get(url) as answer:
+                return answer.status == 200 and answer.content_type == "image/svg+xml" and "<svg" in await answer.text()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return False
 
 
 def event_errors(event: Any) -> dict[str, str]:

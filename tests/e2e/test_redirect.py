@@ -13,7 +13,7 @@ from lab.dialplan import ask
 from tests.e2e.conftest import NUMBER, House
 from tests.e2e.test_api import is_problem
 
-CUSTOMER, STRANGER = "+375296254070", "+375447654321"
+CUSTOMER, STRANGER = "+375296254070", "+375447650000"
 PATHS = ["/api/smart-redirect", "/retailcrm/api/smart-redirect", "/retailcrm-admin/api/smart-redirect"]
 
 
