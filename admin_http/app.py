@@ -7,15 +7,16 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from admin_http.api import calls, deliveries, enterprises, status, tokens
+from admin_http.api import calls, config_cache, deliveries, enterprises, recordings, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.problems import problems
+from admin_http.recordings import serve_recording
 from admin_http.services import Services
 from daemon.telemetry import metrics
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *tokens.ROUTES, *status.ROUTES)
+ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *tokens.ROUTES, *status.ROUTES, *recordings.ROUTES, *config_cache.ROUTES)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -39,8 +40,12 @@ def make_admin(services: Services) -> web.Application:
     async def health(request: web.Request) -> web.Response:
         return await status.health(request, services)
 
+    async def download(request: web.Request) -> web.StreamResponse:
+        return await serve_recording(request, services.recordings)
+
     application.router.add_get("/api/openapi.json", openapi)
     application.router.add_get("/health", health)
+    application.router.add_get("/recordings/{signed}", download)
     return application
 
 

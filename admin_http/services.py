@@ -10,6 +10,7 @@ from daemon.ami.link import LinkStatus
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.delivery import Check
+from daemon.recordings.service import Recordings
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.tokens import TokenRepository
@@ -26,6 +27,7 @@ class Services:
     tokens: TokenRepository
     inbound: InboundTokens
     live: Live
+    recordings: Recordings
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]

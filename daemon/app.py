@@ -29,6 +29,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.pbxs import Pbxs
+from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
 HOUSEKEEPING_S = 3_600.0
@@ -55,7 +56,7 @@ class App:
         egress, vault = EgressPolicy(settings.networks("egress_allow")), open_vault(settings)
         db = self._db = await self._stack.enter_async_context(open_database(settings, own=True, apply=True))
         await db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
-        tenants = open_tenants(settings, db, vault)
+        tenants = self._tenants = open_tenants(settings, db, vault)
         await tenants.load()
         sessions = GuardedSessions(egress)
         at_stop(sessions.close)
@@ -74,11 +75,14 @@ class App:
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)
-        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
+        recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
+        at_stop(recordings.stop)
+        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live, recordings.expect)
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
-            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
+            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live,
+            check=crm.check, recordings=recordings,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
@@ -124,6 +128,7 @@ class App:
 
     async def _gauges(self) -> None:
         while True:
+            self._tenants.report()
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()

@@ -59,6 +59,10 @@ class Vault:
         """What an inbound token is stored and found by: one keyed hash per key, newest first."""
         return [hmac.digest(key, token.encode(), "sha256") for key in self._hash_keys]
 
+    def derived_keys(self, purpose: str) -> list[bytes]:
+        """Keys for signing one kind of thing, newest first: what one signs proves nothing for another purpose."""
+        return [hmac.digest(key, b"derived for " + purpose.encode(), "sha256") for key in self._hash_keys]
+
     def is_newest(self, sealed: str) -> bool:
         """Whether it is sealed with the newest key."""
         return sealed.split(":")[:2] == [FORMAT, self._newest]

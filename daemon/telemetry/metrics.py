@@ -17,4 +17,8 @@ DELIVERY_SECONDS = Histogram("vochid_delivery_seconds", "Duration of an attempt"
 BACKLOG = Gauge("vochid_deliveries_open", "Deliveries waiting or in flight", ["integration", "state"])
 OLDEST = Gauge("vochid_oldest_open_delivery_seconds", "Age of the oldest open delivery", ["integration"])
 HTTP = Counter("vochid_http_requests_total", "Requests to the API", ["route", "status"])
+SETTINGS_READS = Counter("vochid_settings_reads_total", "Reads of tenants' settings: hit, stale (served, read anew behind it), miss", ["result"])
+SETTINGS_NOTIFIED = Counter("vochid_settings_notifications_total", "Notifications of changed settings: received, applied, failed", ["result"])
+SETTINGS_SIZE = Gauge("vochid_settings_enterprises", "Enterprises in memory")
+SETTINGS_AGE = Gauge("vochid_settings_age_seconds", "Since all settings were read last")
 LOOP_LAG = Histogram("vochid_loop_lag_seconds", "How late the event loop is", buckets=_FAST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.ami.fleet import Fleet
@@ -12,6 +12,7 @@ from daemon.calls.feed import PbxFeed
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.live import Live
+from daemon.model.call import Call
 from daemon.model.signal import CallChange
 from daemon.store.leases import Leases, PbxKey
 from daemon.tenants.document import Pbx
@@ -23,12 +24,15 @@ LEASE_RETRY_S = 2.0
 class Pbxs:
     """Keeps the fleet equal to what the tenants' documents say, for every PBX whose lease this process holds."""
 
-    def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live) -> None:
+    def __init__(
+        self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live, ended: Callable[[Call], None] = lambda _: None
+    ) -> None:
         self._tenants = tenants
         self._leases = leases
         self._recorder = recorder
         self._dispatcher = dispatcher
         self._live = live
+        self._ended = ended
         self._feeds: dict[PbxKey, PbxFeed] = {}
         self._changed = asyncio.Event()
         self.fleet = Fleet(self._handler)
@@ -83,6 +87,9 @@ class Pbxs:
     def _stored(self, enterprise: str, changes: list[CallChange], integrations: set[str]) -> None:
         for integration in integrations:
             self._dispatcher.wake(enterprise, integration)
+        for change in changes:
+            if change.call.recordings and change.call.ended_at is not None:
+                self._ended(change.call)
         if self._live.has_watchers(enterprise):
             for change in changes:
                 self._live.tell(enterprise, "call", change.call.to_json())
