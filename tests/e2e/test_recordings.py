@@ -38,8 +38,8 @@ async def a_call(house: House, *names: str, ended_s_ago: float | None = 60) -> s
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(
-            "insert into calls (enterprise_number, id, pbx, linkedid, direction, started_at, answered_at, ended_at, wait_seconds, talk_seconds, result, missed, "
-            "rang, transfers, click_to_call, consult, recordings, gap) values ($1, $2, 'main', '1.1', 'in', to_timestamp($3), to_timestamp($3), "
+            "insert into calls (enterprise_number, id, pbx, linkedid, direction, started_at, answered_at, ended_at, wait_seconds, talk_seconds, result, "
+            "missed, rang, transfers, click_to_call, consult, recordings, gap) values ($1, $2, 'main', '1.1', 'in', to_timestamp($3), to_timestamp($3), "
             "to_timestamp($4), 1, 1, 'answered', false, '{}', '[]', false, false, $5, false)",
             NUMBER, uuid.UUID(call_id), now - 100, None if ended_s_ago is None else now - ended_s_ago, list(names),
         )  # fmt: skip
@@ -99,7 +99,7 @@ async def test_no_name_leads_out_of_the_directory(house: House, api: httpx.Async
     (spool / "pipe.wav").mkdir()
     os.mkfifo(spool / "fifo.wav")
     root = "/var/spool/asterisk/monitor"
-    names = [f"{root}/../secret.wav", f"{root}/link.wav", f"{root}/up/secret.wav", str(secret), f"{root}/pipe.wav", f"{root}/fifo.wav", f"{root}/x\r\nSet-Cookie: a.wav",
+    names = [f"{root}/../secret.wav", f"{root}/link.wav", f"{root}/up/secret.wav", str(secret), f"{root}/pipe.wav", f"{root}/fifo.wav", f"{root}/x\r\nA: b.wav",
              f"{root}/", root, "", f"{root}/" + "a" * 300, f"{root}/" + "a/" * 100, "/etc/passwd"]  # fmt: skip
     call_id = await a_call(house, *names)
     links = await links_of(api, call_id)
