@@ -19,7 +19,7 @@ import structlog
 from daemon.errors import VochidError
 from daemon.store.enterprises import StoredEnterprise
 from daemon.telemetry import metrics
-from daemon.tenants.documents import Tenancy, fingerprint
+from daemon.tenants.documents import Tenancy
 
 TTL_S = (60.0, 120.0)
 REFRESH_S = 240.0
@@ -28,19 +28,21 @@ STALE_AGAIN_S = 5.0  # a stale one that was asked for is not asked for again bef
 PARSED_AT_ONCE = 8  # documents between two turns of the event loop
 
 Read = Callable[[Collection[str] | None], Awaitable[list[StoredEnterprise]]]
+Parse = Callable[[StoredEnterprise, Tenancy | None], Tenancy]
 log = structlog.get_logger()
 
 
 class SettingsCache:
-    """`read` gives the stored tenants named, or all for None; `parse` makes one ready for use or raises VochidError."""
+    """`read` gives the stored tenants named, or all for None; `parse` makes one ready for use, given what it was
+    before, or raises VochidError."""
 
-    def __init__(self, read: Read, parse: Callable[[StoredEnterprise], Tenancy]) -> None:
+    def __init__(self, read: Read, parse: Parse) -> None:
         self._read = read
         self._parse = parse
         self._tenants: Mapping[str, Tenancy] = {}
         self._matrix: Mapping[str, frozenset[str]] = {}
         self._stale_at: dict[str, float] = {}
-        self._fingerprints: dict[str, str] = {}
+        self._rows: dict[str, StoredEnterprise] = {}
         self._listeners: list[Callable[[set[str]], None]] = []
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -117,32 +119,31 @@ class SettingsCache:
 
     async def _take_in(self, stored: list[StoredEnterprise], numbers: frozenset[str] | None) -> set[str]:
         """Parses what differs, a few at a time, and swaps it in at once; gives what changed."""
-        fresh, marks, changed, now = dict(self._tenants), dict(self._fingerprints), set[str](), time.monotonic()
+        fresh, rows, changed, now = dict(self._tenants), dict(self._rows), set[str](), time.monotonic()
         for position, row in enumerate(stored):
             if position % PARSED_AT_ONCE == PARSED_AT_ONCE - 1:
                 await asyncio.sleep(0)
-            mark = f"{fingerprint(row.document())} {row.recordings_epoch}"
-            if marks.get(row.number) != mark:
+            if rows.get(row.number) != row:
                 changed.add(row.number)
-                marks[row.number] = mark
+                rows[row.number] = row
                 if (tenancy := self._parsed(row)) is not None:
                     fresh[row.number] = tenancy
             self._stale_at[row.number] = now + random.uniform(*TTL_S)
-        gone = (marks.keys() if numbers is None else numbers & marks.keys()) - {row.number for row in stored}
+        gone = (rows.keys() if numbers is None else numbers & rows.keys()) - {row.number for row in stored}
         for number in gone:
             fresh.pop(number, None)
-            del marks[number]
+            del rows[number]
             self._stale_at.pop(number, None)
         if numbers is None:
             self._loaded_at = now
         if changed or gone:
             matrix = {n: frozenset[str]() if t.enterprise.paused else frozenset(k for k, s in t.integrations.items() if s.enabled) for n, t in fresh.items()}
-            self._tenants, self._matrix, self._fingerprints = fresh, matrix, marks
+            self._tenants, self._matrix, self._rows = fresh, matrix, rows
         return changed | gone
 
     def _parsed(self, row: StoredEnterprise) -> Tenancy | None:
         try:
-            tenancy = self._parse(row)
+            tenancy = self._parse(row, self._tenants.get(row.number))
         except VochidError as error:
             log.error("enterprise cannot be read, its last good settings stay", enterprise=row.number, error=str(error), field=error.field)
             return None

@@ -30,6 +30,7 @@ class Tenancy:
     integrations: Mapping[str, IntegrationSettings]
     problems: tuple[str, ...] = field(default=())
     recordings_epoch: int = 0
+    source: StoredEnterprise | None = field(default=None, repr=False)
 
 
 class Documents:
@@ -40,8 +41,10 @@ class Documents:
         self._egress = egress
         self._kinds = kinds
 
-    def parse(self, row: StoredEnterprise) -> Tenancy:
-        """A stored tenant ready for use. Raises SettingsError when the document itself cannot be read."""
+    def parse(self, row: StoredEnterprise, known: Tenancy | None = None) -> Tenancy:
+        """A stored tenant ready for use; integrations that are as in `known` are taken over. Raises SettingsError when the document
+        itself cannot be read."""
+        former = known.source.integrations if known and known.source and not known.problems else {}
         document = row.document()
         number = document["number"]
         problems: list[str] = []
@@ -60,12 +63,15 @@ class Documents:
             if model is None:
                 problems.append(f"integration {name} is not known to this version")
                 continue
+            if known is not None and name in known.integrations and former.get(name) == raw:
+                integrations[name] = known.integrations[name]
+                continue
             plain = map_secrets(model, raw, opened, f"integrations.{name}")
             try:
                 integrations[name] = self._validate_integration(name, plain)
             except SettingsError as error:
                 problems.append(f"{error.field}: {error}")
-        return Tenancy(enterprise, integrations, tuple(problems), row.recordings_epoch)
+        return Tenancy(enterprise, integrations, tuple(problems), row.recordings_epoch, row)
 
     def candidate(self, number: str, name: str, sent: Any, stored: dict[str, Any]) -> IntegrationSettings:
         """The settings that `sent` would make of an integration, stored secrets filled in."""

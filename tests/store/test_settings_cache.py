@@ -16,7 +16,7 @@ from daemon.security.vault import Vault
 from daemon.store.enterprises import StoredEnterprise
 from daemon.store.pool import Database
 from daemon.tenants.cache import JITTER, REFRESH_S, TTL_S, SettingsCache
-from daemon.tenants.documents import Documents
+from daemon.tenants.documents import Documents, Tenancy
 from daemon.tenants.service import Tenants
 
 
@@ -132,12 +132,12 @@ async def test_a_document_that_cannot_be_read_keeps_its_last_good_state() -> Non
     good = cache_of(source)._parse
     bad = False
 
-    def parse(row: StoredEnterprise) -> object:
+    def parse(row: StoredEnterprise, known: Tenancy | None) -> Tenancy:
         if bad:
             raise SettingsError("broken")
-        return good(row)
+        return good(row, known)
 
-    cache = SettingsCache(source.read, parse)  # type: ignore[arg-type]
+    cache = SettingsCache(source.read, parse)
     await cache.load()
     bad, source.names["1"] = True, "second"
     await cache.load()
