@@ -8,10 +8,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
-from admin_http.api import calls, clicks, deliveries, enterprises, integrations, redirect, retailcrm, status, tokens
+from admin_http.api import calls, clicks, config_cache, deliveries, enterprises, integrations, recordings, redirect, retailcrm, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.problems import problems
+from admin_http.recordings import serve_recording
 from admin_http.services import Services
 from daemon.telemetry import metrics
 
@@ -23,6 +24,8 @@ _MODULES = (
     redirect,
     integrations,
     retailcrm,
+    recordings,
+    config_cache,
     deliveries,
     tokens,
     status,
@@ -52,9 +55,13 @@ def make_admin(services: Services) -> web.Application:
     async def health(request: web.Request) -> web.Response:
         return await status.health(request, services)
 
+    async def download(request: web.Request) -> web.StreamResponse:
+        return await serve_recording(request, services.recordings)
+
     application.router.add_get("/api/openapi.json", openapi)
     application.router.add_get("/health", health)
     application.router.add_get(retailcrm.LOGO_PATH, retailcrm.logo)
+    application.router.add_get("/recordings/{signed}", download)
     return application
 
 

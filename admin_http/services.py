@@ -13,6 +13,7 @@ from daemon.live import Live
 from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check
 from daemon.originate.service import OriginateService
+from daemon.recordings.service import Recordings
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.integration_state import IntegrationStates
@@ -39,6 +40,7 @@ class Services:
     registrations: Registrations
     managers: Managers
     states: IntegrationStates
+    recordings: Recordings
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]

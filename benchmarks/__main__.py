@@ -8,6 +8,7 @@ import platform
 
 import asyncpg
 
+from benchmarks import downloads, settings_cache
 from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
 from daemon.lifecycle import run_async
@@ -41,6 +42,25 @@ def _clicks(runs: int) -> None:
         p50, p90, p99 = (values[int(len(values) * share)] for share in (0.5, 0.9, 0.99))
         answer = found.answer_ms[len(found.answer_ms) // 2]
         print(f"{number:>5} {len(values):>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {values[-1]:>9.2f} {found.failed:>6} {answer:>11.2f}", flush=True)
+    _settings_cache()
+    _downloads()
+
+
+def _settings_cache() -> None:
+    print(f"\nSettings of {settings_cache.ENTERPRISES} enterprises in memory")
+    result = run_async(settings_cache.measure())
+    print(f"a read: {result.hit_us[0]:.2f} us at best, {result.hit_us[1]:.2f} us in the middle")
+    fresh = ", ".join(f"{s * 1000:.0f}" for s in result.fresh_s)
+    print(f"one UPDATE of all, until all are fresh on {settings_cache.NODES} nodes: {fresh} ms", flush=True)
+
+
+def _downloads() -> None:
+    print("\nRecordings from the directory source, 200 players at once, files of 4 MB, 10 s; daemon, players and database on the same cores")
+    own, bare = run_async(downloads.measure(200, 10, 4))
+    print(f"{'':>22} {'MB/s':>8} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9}   first byte")
+    for name, result in (("vochid", own), ("bare sendfile server", bare)):
+        print(f"{name:>22} {result.mb_per_s:>8.0f} {result.first(0.5):>9.1f} {result.first(0.9):>9.1f} {result.first(0.99):>9.1f}")
+    print(f"memory of the daemon: {own.rss_before_mb:.0f} MB before, {own.rss_highest_mb:.0f} MB at its highest", flush=True)
 
 
 main()

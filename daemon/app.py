@@ -34,6 +34,7 @@ from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.originate import Originating
 from daemon.wiring.pbxs import Pbxs
+from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
 HOUSEKEEPING_S = 3_600.0
@@ -60,7 +61,7 @@ class App:
         egress, vault = EgressPolicy(settings.networks("egress_allow")), open_vault(settings)
         db = self._db = await self._stack.enter_async_context(open_database(settings, own=True, apply=True))
         await db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
-        tenants = open_tenants(settings, db, vault)
+        tenants = self._tenants = open_tenants(settings, db, vault)
         await tenants.load()
         sessions = GuardedSessions(egress)
         at_stop(sessions.close)
@@ -79,7 +80,9 @@ class App:
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)
-        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
+        recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
+        at_stop(recordings.stop)
+        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live, recordings.expect)
         at_stop(self.pbxs.stop)
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
@@ -106,6 +109,7 @@ class App:
             integrations=tuple(adapters()),
             started_at=time.time(),
             smart_redirect=asks.smart_redirect,
+            recordings=recordings,
             registrations=admin.registrations,
             managers=admin.managers,
             states=admin.states,
@@ -163,6 +167,7 @@ class App:
 
     async def _gauges(self) -> None:
         while True:
+            self._tenants.report()
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()

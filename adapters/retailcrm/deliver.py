@@ -1,7 +1,8 @@
-"""What RetailCRM is told: popups while it rings, the journal when it ended."""
+"""What RetailCRM is told: popups while it rings, the journal with the recording's link when it ended."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -12,14 +13,14 @@ from adapters.retailcrm import module
 from adapters.retailcrm.admin import check_connection
 from adapters.retailcrm.client import Accepted, RetailCrmClient
 from adapters.retailcrm.config import RetailCrmSettings
-from adapters.retailcrm.limits import POLICY
+from adapters.retailcrm.limits import MAX_TEXT, POLICY
 from adapters.retailcrm.lookup import look_up
 from daemon.model.call import Call, Direction, Result
 from daemon.model.crm import CrmUser, Registered, Registration, Responsible
 from daemon.model.delivery import Ambiguous, Check, Delivered, Delivery, Kind, Outcome, Planned, Policy, Priority, Rejected, Retry
 from daemon.model.integration import IntegrationSettings
 from daemon.model.phone import digits_of
-from daemon.model.signal import CallChange, Ended, Ringing, StoppedRinging
+from daemon.model.signal import CallChange, Ended, RecordingAdded, Ringing, StoppedRinging
 
 POPUP_LIFETIME_S = 30.0
 NOBODY = "anonymous"  # `phone` is required; a withheld number is a call all the same
@@ -71,12 +72,17 @@ class RetailCrm:
                     status = _HANGUP_STATUS.get(call.result or Result.INTERRUPTED, "failed")
                     planned += _hangup(call, extensions, status, settings, "end")
                     if settings.send.journal:
-                        planned.append(Planned(Kind.JOURNAL, f"journal:{call.id}", {}, Priority.JOURNAL))
+                        planned.append(Planned(Kind.JOURNAL, f"journal:{call.id}", {}, Priority.JOURNAL, with_recordings=settings.send.recordings))
+                case RecordingAdded(name) if settings.send.journal and settings.send.recordings:
+                    key = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
+                    planned.append(Planned(Kind.RECORDING, f"recording:{call.id}:{key}", {}, Priority.SYNC, with_recordings=True))
         return planned
 
     async def deliver(self, connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
         client = RetailCrmClient(connection.settings, connection.http)
-        if batch[0].kind is Kind.JOURNAL:
+        if batch[0].kind is Kind.RECORDING and not batch[0].recordings:
+            return [Delivered("there is nothing to hand over: the recording is empty, or recordings are switched off")]
+        if batch[0].kind in (Kind.JOURNAL, Kind.RECORDING):
             return await _upload(client, connection, batch)
         return [await _event(client, delivery) for delivery in batch]
 
@@ -134,8 +140,8 @@ async def _event(client: RetailCrmClient, delivery: Delivery) -> Outcome:
 # -- the journal ---------------------------------------------------------------------------------------------------------
 
 
-def journal_entry(call: Call, settings: RetailCrmSettings, tenant: Tenant) -> dict[str, Any]:
-    """One item of calls/upload. Pure."""
+def journal_entry(call: Call, settings: RetailCrmSettings, tenant: Tenant, recordings: Sequence[str] = ()) -> dict[str, Any]:
+    """One item of calls/upload; it takes one link, the first of `recordings` that is short enough. Pure."""
     zone = ZoneInfo(settings.timezone or tenant.timezone)
     entry: dict[str, Any] = {
         "date": datetime.fromtimestamp(call.started_at, UTC).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S"),
@@ -150,6 +156,8 @@ def journal_entry(call: Call, settings: RetailCrmSettings, tenant: Tenant) -> di
         entry["code"] = code
     if call.line:
         entry["externalPhone"] = digits_of(call.line) or call.line
+    if link := next((link for link in recordings if len(link) <= MAX_TEXT), None):
+        entry["recordUrl"] = link
     return entry
 
 
@@ -167,7 +175,7 @@ def responsible_code(call: Call, tenant: Tenant) -> str | None:
 
 
 async def _upload(client: RetailCrmClient, connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
-    entries = [journal_entry(delivery.call, connection.settings, connection.tenant) for delivery in batch]
+    entries = [journal_entry(delivery.call, connection.settings, connection.tenant, delivery.recordings) for delivery in batch]
     answer = await client.post("v5/telephony/calls/upload", calls=entries)
     if isinstance(answer, Rejected) and len(batch) > 1:
         return [Retry(f"refused together with others ({answer.reason}), alone next time", after_s=0)] * len(batch)

@@ -6,12 +6,13 @@ from daemon.model.delivery import Kind, Policy, Rate
 
 TELEPHONY, OTHER = "telephony", "other"
 MAX_CALLS_PER_UPLOAD = 50
+MAX_TEXT = 255
 
 POLICY = Policy(
-    deadline_s={Kind.POPUP: 3.0, Kind.HANGUP: 3.0, Kind.JOURNAL: 10.0},
+    deadline_s={Kind.POPUP: 3.0, Kind.HANGUP: 3.0, Kind.JOURNAL: 10.0, Kind.RECORDING: 10.0},
     batch={Kind.JOURNAL: MAX_CALLS_PER_UPLOAD},
     # calls/upload knows a call by its externalId; call/event by callExternalId only re-draws the same card.
-    repeatable=frozenset({Kind.POPUP, Kind.HANGUP, Kind.JOURNAL}),
+    repeatable=frozenset({Kind.POPUP, Kind.HANGUP, Kind.JOURNAL, Kind.RECORDING}),
     # Per API key: 40 requests/s below /telephony, 10 requests/s elsewhere; above it 503 "Rate limit exceeded".
     rates={TELEPHONY: Rate(40, 1.0), OTHER: Rate(10, 1.0)},
     concurrency=8,

@@ -12,10 +12,11 @@ from daemon.model.signal import CallChange
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Something to be told to one integration."""
+    """Something to be told to one integration; not before `hold_s` seconds have passed or it is released."""
 
     integration: str
     planned: Planned
+    hold_s: float = 0.0
 
 
 class Planner(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from daemon.calls.plan import Planner
 from daemon.calls.posted import Posted, apply, posted_id
-from daemon.calls.recorder import delivery_row
+from daemon.calls.recorder import outbox_row
 from daemon.calls.view import PbxView
 from daemon.model.call import Call
 from daemon.model.signal import CallChange
@@ -43,7 +43,7 @@ class PostedCalls:
             told = self._planner.plan(enterprise, change) if change else ()
             await connection.execute(
                 "select record_posted($1, $2, $3, $4, $5, $6, $7)",
-                enterprise, view.pbx, self._owner, event.uniqueid, str(event.kind), record, [delivery_row(record[0], item) for item in told],
+                enterprise, view.pbx, self._owner, event.uniqueid, str(event.kind), record, [outbox_row(record[0], item) for item in told],
             )  # fmt: skip
         if change is not None:
             self._on_stored(enterprise, [change], {item.integration for item in told})

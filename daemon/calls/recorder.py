@@ -44,7 +44,7 @@ class Recorder:
         try:
             await self._db.fetch(
                 "select record_changes($1, $2, $3, $4, $5, $6)",
-                enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [delivery_row(*item) for item in told],
+                enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [outbox_row(*item) for item in told],
             )  # fmt: skip
         except asyncpg.PostgresError as error:
             if error.sqlstate == LEASE_LOST:
@@ -57,15 +57,16 @@ class Recorder:
         return [Call.from_json(record) for record in await self._calls.open(enterprise, pbx)]
 
 
-def delivery_row(call: dict[str, Any], told: Told) -> dict[str, Any]:
-    """What record_changes takes for one thing to be told of a call's record."""
+def outbox_row(call: dict[str, Any], told: Told) -> dict[str, Any]:
+    """A delivery as record_changes and attach_recording take it; `call` is the call's JSON as it is now."""
     planned = told.planned
+    held = {"hold_s": told.hold_s} if told.hold_s else {}
     return {
         "integration": told.integration,
         "call_id": call["id"],
         "kind": str(planned.kind),
         "key": planned.key,
         "priority": int(planned.priority),
-        "payload": {**planned.payload, "call": call},
+        "payload": {**planned.payload, **held, "call": call},
         "expires_s": planned.expires_s,
     }

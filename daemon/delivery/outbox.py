@@ -66,6 +66,16 @@ class Outbox:
         logs = _logs(settled, exchanges)
         await self._db.fetch("select settle_deliveries($1, $2, $3, $4, $5)", enterprise, integration, self._owner, results, logs)
 
+    async def release(self, enterprise: str, call_id: str) -> set[str]:
+        """Makes due what is held for a call and was not tried yet; gives the integrations that have something of it."""
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                "update deliveries set due_at = now() where enterprise_number = $1 and call_id = $2::text::uuid and state = 'waiting' and attempts = 0 "
+                "and due_at > now() returning integration",
+                enterprise, call_id,
+            )  # fmt: skip
+        return {row["integration"] for row in rows}
+
     async def set_connection(self, enterprise: str, integration: str, state: str, reason: str) -> bool:
         """Notes a connection's state; True when it changed."""
         async with self._db.tenant(enterprise) as connection:

@@ -34,7 +34,8 @@ class Planned:
     """One thing to be told, decided while the call's change is recorded.
 
     `key` makes it unique per (enterprise, integration): the same key is never stored twice. `expires_s`: after this
-    many seconds it has lost its point and is dropped instead of sent.
+    many seconds it has lost its point and is dropped instead of sent. `with_recordings`: it carries the call's recordings, so
+    it waits until they are whole, for a while.
     """
 
     kind: Kind
@@ -42,11 +43,13 @@ class Planned:
     payload: Mapping[str, Any]
     priority: Priority
     expires_s: float | None = None
+    with_recordings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One row of the outbox in the hands of an adapter. `attempt` counts from 1."""
+    """One row of the outbox in the hands of an adapter. `attempt` counts from 1. `recordings`: links to the call's recordings, the
+    largest first, for the kinds that were planned `with_recordings`."""
 
     id: int
     kind: Kind
@@ -54,6 +57,7 @@ class Delivery:
     payload: Mapping[str, Any]
     attempt: int
     memory: Memory = field(default_factory=dict)
+    recordings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class Policy:
 
     deadline_s: per kind that the CRM is told, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
     the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
-    concurrency: requests in flight per CRM account.
+    concurrency: requests in flight per CRM account. mp3: the CRM plays recordings as MP3 only.
     """
 
     deadline_s: Mapping[Kind, float]
@@ -135,6 +139,7 @@ class Policy:
     repeatable: frozenset[Kind]
     rates: Mapping[str, Rate]
     concurrency: int
+    mp3: bool = False
 
 
 @dataclass(frozen=True, slots=True)

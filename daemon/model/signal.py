@@ -35,7 +35,14 @@ class Ended:
     extensions: tuple[str, ...]
 
 
-Signal = Ringing | StoppedRinging | Answered | Ended
+@dataclass(frozen=True, slots=True)
+class RecordingAdded:
+    """A recording whose name came after the call's end; it stands last in `recordings`."""
+
+    name: str
+
+
+Signal = Ringing | StoppedRinging | Answered | Ended | RecordingAdded
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class CabinetLinks:
     """Makes, revokes and reads the tokens of cabinet links. `clock` gives Unix time in seconds."""
 
     def __init__(self, vault: Vault, inbound: Ids, clock: Callable[[], float]) -> None:
-        self._keys = vault.cabinet_keys
+        self._keys = vault.derived_keys("cabinet link")
         self._inbound = inbound
         self._clock = clock
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ class StoredEnterprise:
     settings: dict[str, Any]
     integrations: dict[str, Any]
     phones: list[dict[str, str]] = field(default_factory=list)
+    recordings_epoch: int = 0
 
     def document(self) -> dict[str, Any]:
         """The whole document, secrets sealed."""
@@ -29,13 +31,17 @@ class EnterpriseRepository:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def all(self) -> list[StoredEnterprise]:
-        """Every tenant: two statements, however many there are."""
-        rows = await self._db.fetch("select * from all_enterprises()")
+    async def read(self, numbers: Collection[str] | None = None) -> list[StoredEnterprise]:
+        """These tenants, or every one: two statements, however many there are."""
+        if numbers is None:
+            rows, of_all = await self._db.fetch("select * from all_enterprises()"), await self._db.fetch("select * from all_phones()")
+        else:
+            rows = await self._db.fetch("select * from enterprises_named($1)", list(numbers))
+            of_all = await self._db.fetch("select * from phones_named($1)", list(numbers))
         phones: dict[str, list[dict[str, str]]] = {}
-        for row in await self._db.fetch("select * from all_phones()"):
+        for row in of_all:
             phones.setdefault(row["enterprise_number"], []).append({"number": row["number"], "owner": row["owner"]})
-        return [StoredEnterprise(r["number"], r["name"], r["settings"], r["integrations_config"], phones.get(r["number"], [])) for r in rows]
+        return [_stored(row, phones.get(row["number"], [])) for row in rows]
 
     async def get(self, number: str, connection: Connection | None = None) -> StoredEnterprise | None:
         """One tenant, or None; inside `connection`'s transaction when one is given, and then locked."""
@@ -75,7 +81,11 @@ class EnterpriseRepository:
         if row is None:
             return None
         phones = await connection.fetch("select number, owner from user_internal_phones where enterprise_number = $1 order by position, number", number)
-        return StoredEnterprise(number, row["name"], row["settings"], row["integrations_config"], [dict(phone) for phone in phones])
+        return _stored(row, [dict(phone) for phone in phones])
+
+
+def _stored(row: Any, phones: list[dict[str, str]]) -> StoredEnterprise:
+    return StoredEnterprise(row["number"], row["name"], row["settings"], row["integrations_config"], phones, row["recordings_epoch"])
 
 
 async def _purge(connection: Connection, enterprise: str) -> None:

@@ -6,6 +6,7 @@ people), and what a person sends back (omitted or the shown object: keep; null: 
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable
@@ -19,13 +20,25 @@ Change = Callable[[Any, str], Any]
 def map_secrets(model: type[BaseModel], data: dict[str, Any], change: Change, path: str = "") -> dict[str, Any]:
     """A copy of `data` (JSON of `model`) with change(value, dotted path) in place of every secret that is present."""
     result = dict(data)
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        if key not in result:
-            continue
-        where = f"{path}.{key}" if path else key
-        result[key] = _map(field.annotation, result[key], change, where)
+    for key, annotation in _fields_with_secrets(model):
+        if key in result:
+            result[key] = _map(annotation, result[key], change, f"{path}.{key}" if path else key)
     return result
+
+
+@functools.cache
+def _fields_with_secrets(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """The fields that hold secrets at whatever depth, by key: thousands of lines and phones are not walked through for none."""
+    return tuple((field.alias or name, field.annotation) for name, field in model.model_fields.items() if _may_hold_secrets(field.annotation))
+
+
+def _may_hold_secrets(annotation: Any) -> bool:
+    for option in _options(annotation):
+        if option is SecretStr or (isinstance(option, type) and issubclass(option, BaseModel) and _fields_with_secrets(option)):
+            return True
+        if typing.get_origin(option) in (tuple, list) and any(_may_hold_secrets(item) for item in typing.get_args(option)):
+            return True
+    return False
 
 
 def _map(annotation: Any, value: Any, change: Change, path: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import aiohttp
 import aiohttp.web
@@ -17,10 +18,12 @@ from daemon.delivery.port import Attempt
 from daemon.delivery.rate import AccountLimiter
 from daemon.errors import NotFound, VochidError
 from daemon.lookup.ports import SourceFailed
+from daemon.model.call import Call
 from daemon.model.crm import Responsible
-from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Outcome, Policy
+from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Kind, Outcome, Planned, Policy
 from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange
+from daemon.recordings.look import WAIT_S
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
 from daemon.store.connection_tokens import ConnectionTokens
@@ -31,6 +34,16 @@ from daemon.tenants.service import Tenants
 
 CONNECT_DEADLINE_S = 5.0
 CHECK_DEADLINE_S = 10.0
+
+
+class RecordingsForCrms(Protocol):
+    """What deliveries need of the recordings room."""
+
+    def has_source(self, enterprise: str, pbx: str) -> bool:
+        """Whether recordings of this PBX can be had."""
+
+    async def for_crm(self, call: Call, *, mp3: bool) -> tuple[str, ...]:
+        """Links to a call's recordings."""
 
 
 class GuardedSessions:
@@ -84,7 +97,8 @@ class AdapterPort:
         return bool(self.settings.mode == "observe")
 
     async def deliver(self, batch: Sequence[Delivery], deadline_s: float) -> Attempt:
-        connection = self._connection(deadline_s)
+        batch = await asyncio.gather(*map(self._with_recordings, batch))
+        connection = self._connection(deadline_s, [link for delivery in batch for link in delivery.recordings])
         try:
             outcomes: Sequence[Outcome] = await self.adapter.deliver(connection, batch)
         except Observed:
@@ -118,9 +132,16 @@ class AdapterPort:
         connection.http.observe = False
         return await self.adapter.check(connection)
 
-    def _connection(self, deadline_s: float) -> Connection:
+    async def _with_recordings(self, delivery: Delivery) -> Delivery:
+        """Links are made when they are handed over: they are never stored, and what was revoked meanwhile is not given away."""
+        call, room = delivery.call, self.crm.recordings
+        if room is None or not call.recordings or delivery.kind not in (Kind.JOURNAL, Kind.RECORDING) or not self.settings.send.recordings:
+            return delivery
+        return replace(delivery, recordings=await room.for_crm(call, mp3=self.policy.mp3))
+
+    def _connection(self, deadline_s: float, masked: Sequence[str] = ()) -> Connection:
         limiter = self.crm.limiters.setdefault(self.account, AccountLimiter(self.policy.rates))
-        http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, _secrets_of(self.settings), self.observe)
+        http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, [*_secrets_of(self.settings), *masked], self.observe)
         return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name))
 
 
@@ -134,6 +155,7 @@ class Crm:
         self._vault = vault
         self.sessions = sessions
         self.limiters: dict[str, AccountLimiter] = {}
+        self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
 
     def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
         """Where this connection's renewing credentials are kept."""
@@ -169,11 +191,16 @@ class Crm:
             return ()
         tenant = _tenant(tenancy.enterprise)
         return [
-            Told(name, planned)
+            Told(name, planned, self._hold_s(change.call, planned))
             for name, settings in tenancy.integrations.items()
             if settings.enabled
             for planned in self._adapters[name].plan(change, settings, tenant)
         ]
+
+    def _hold_s(self, call: Call, planned: Planned) -> float:
+        """How long to wait for the call's recordings: they release it when they are whole."""
+        waits = planned.with_recordings and call.recordings and self.recordings is not None and self.recordings.has_source(call.enterprise, call.pbx)
+        return WAIT_S if waits else 0.0
 
     async def check(self, enterprise: str, integration: str, sent: Any | None) -> Sequence[Check]:
         """Tests the settings that are stored, or those that were sent."""

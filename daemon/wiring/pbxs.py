@@ -14,6 +14,7 @@ from daemon.calls.recorder import Recorder
 from daemon.calls.view import PbxView
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.live import Live
+from daemon.model.call import Call
 from daemon.model.signal import CallChange
 from daemon.store.leases import Leases, PbxKey
 from daemon.tenants.document import Pbx
@@ -29,12 +30,15 @@ class Pbxs:
     connected and its calls are known. All are called synchronously and return at once.
     """
 
-    def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live) -> None:
+    def __init__(
+        self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live, ended: Callable[[Call], None] = lambda _: None
+    ) -> None:
         self._tenants = tenants
         self._leases = leases
         self._recorder = recorder
         self._dispatcher = dispatcher
         self._live = live
+        self._ended = ended
         self._feeds: dict[PbxKey, PbxFeed] = {}
         self.watches: dict[PbxKey, DeviceWatch] = {}
         self._changed = asyncio.Event()
@@ -106,6 +110,9 @@ class Pbxs:
             listener(enterprise, changes)
         for integration in integrations:
             self._dispatcher.wake(enterprise, integration)
+        for change in changes:
+            if change.call.recordings and change.call.ended_at is not None:
+                self._ended(change.call)
         if self._live.has_watchers(enterprise):
             for change in changes:
                 self._live.tell(enterprise, "call", change.call.to_json())

@@ -107,7 +107,7 @@ async def test_links_survive_a_new_key_and_die_with_their_own() -> None:
 
 
 def forged(claims: dict[str, Any], key: Any = None, algorithm: str = "HS256", **header: Any) -> str:
-    return jwt.encode(claims, Vault([NEW]).cabinet_keys[0] if key is None else key, algorithm=algorithm, headers=header or None)
+    return jwt.encode(claims, Vault([NEW]).derived_keys("cabinet link")[0] if key is None else key, algorithm=algorithm, headers=header or None)
 
 
 def unsigned(claims: dict[str, Any], algorithm: str) -> str:
@@ -138,7 +138,7 @@ async def test_other_algorithms_and_no_algorithm_are_refused() -> None:
     for algorithm in ("none", "None", "NONE", "HS256"):
         assert await links(memory).find(unsigned(claims, algorithm)) is None
     for algorithm in ("HS384", "HS512"):
-        long_key = Vault([NEW]).cabinet_keys[0] * 2
+        long_key = Vault([NEW]).derived_keys("cabinet link")[0] * 2
         assert await links(memory).find(forged(claims, long_key, algorithm)) is None
     assert await links(memory).find(forged(claims, b"k" * 32)) is None
     assert await links(memory).find(forged(claims, b"k" * 32, jwk={"kty": "oct"}, kid="../../dev/null")) is None

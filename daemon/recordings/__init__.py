@@ -1,0 +1,1 @@
+"""Recordings: found on the PBX, waited for until they are whole, served by signed links."""
