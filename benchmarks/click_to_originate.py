@@ -43,7 +43,9 @@ async def measure_clicks(rate: int, seconds: int) -> Clicks:
             for n in range(WARM_UP):
                 await _click(crm, n)
             pbx.heard_at.clear()
-            heard, answered, failed = [], [], 0
+            heard: list[float] = []
+            answered: list[float] = []
+            failed = 0
             began = time.perf_counter()
             for n in range(rate * seconds):
                 await asyncio.sleep(max(0.0, began + n / rate - time.perf_counter()))
