@@ -38,6 +38,7 @@ HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
 LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
+POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
 
 log = structlog.get_logger()
@@ -79,12 +80,13 @@ class App:
         at_stop(dispatcher.stop)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         at_stop(self.pbxs.stop)
+        self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored)
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
-            originate=originating.service, posted=PostedCalls(db, crm, self.owner, self.pbxs.stored), statuses=UserStatuses(db),
+            originate=originating.service, posted=self._posted, statuses=UserStatuses(db),
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
@@ -128,6 +130,7 @@ class App:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._posted.close_stale(POSTED_CALL_S)
 
     async def _gauges(self) -> None:
         while True:
