@@ -41,6 +41,7 @@ HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
 LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
+POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class App:
         at_stop(recordings.stop)
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live, recordings.expect)
         at_stop(self.pbxs.stop)
+        self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored)
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
         statuses = UserStatuses(db)
@@ -100,7 +102,7 @@ class App:
             live=live,
             check=crm.check,
             originate=originating.service,
-            posted=PostedCalls(db, crm, self.owner, self.pbxs.stored),
+            posted=self._posted,
             statuses=statuses,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
@@ -164,6 +166,7 @@ class App:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._posted.close_stale(POSTED_CALL_S)
 
     async def _gauges(self) -> None:
         while True:

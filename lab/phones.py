@@ -62,7 +62,7 @@ class Phones:
         self._placed: dict[str, Placed] = {}
         self._channels: dict[str, str] = {}
         self._callees: dict[str, list[str]] = {}
-        self.shown: dict[str, str] = {}  # what each called phone shows as its caller
+        self.shown: dict[str, list[str]] = {}  # the callers that each called phone showed, one for every time it rang
 
     async def __aenter__(self) -> Phones:
         self._supervisor.serve("world", self._link.run)
@@ -119,7 +119,7 @@ class Phones:
                 else:
                     self._channels[unique] = digits = "".join(filter(str.isdigit, frame.get("Exten") or ""))
                     self._callees.setdefault(digits, []).append(channel)
-                    self.shown[digits] = frame.get("CallerIDNum") or ""
+                    self.shown.setdefault(digits, []).append(frame.get("CallerIDNum") or "")
             case "Newstate" if placed and frame.get("ChannelState") == "6":
                 placed.answered.set()
             case "Hangup":

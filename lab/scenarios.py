@@ -411,6 +411,24 @@ async def click_manager_absent(stage: Stage) -> None:
     await asyncio.sleep(4.6)
 
 
+LOCAL = {"Context": "inoffice", "Exten": CUSTOMER, "Priority": "1", "CallerID": CUSTOMER}
+
+
+@scenario("Click-to-call by Local and Exten: 150 picks up, the customer is engaged.", outbound("busy", **CLICK))
+async def click_local_customer_busy(stage: Stage) -> None:
+    await stage.phones.behave("150", "answer")
+    await stage.phones.behave(CUSTOMER, "hangup", arg="17")
+    await stage.originate("Local/150@inoffice", **LOCAL, ChannelId="vochid-click-busy", OtherChannelId="vochid-click-busy-2")
+    await asyncio.sleep(2)
+
+
+@scenario("Click-to-call by Local and Exten: 150 does not pick up.", outbound("no_answer", **CLICK))
+async def click_local_manager_absent(stage: Stage) -> None:
+    await stage.phones.behave("150", "ring")
+    await stage.originate("Local/150@inoffice", **LOCAL, ChannelId="vochid-click-absent", OtherChannelId="vochid-click-absent-2")
+    await asyncio.sleep(4.6)
+
+
 TWENTY = [f"+3752962540{n:02d}" for n in range(20)]
 
 

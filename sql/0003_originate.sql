@@ -63,6 +63,8 @@ language plpgsql as $$
 declare
   asked originate_requests;
   former originate_requests;
+  day_began timestamptz;
+  open_since timestamptz;
 begin
   perform set_config('vochid.enterprise', p_enterprise, true);
   perform pg_advisory_xact_lock(hashtextextended(p_enterprise, 11));
@@ -71,31 +73,35 @@ begin
   asked.created_at := clock_timestamp();
   asked.updated_at := asked.created_at;
 
-  if asked.code is null then
-    select * into former from originate_requests r
-      where r.enterprise_number = p_enterprise and (
-        r.idempotency_key = asked.idempotency_key
-        or (r.extension = asked.extension and r.phone = asked.phone and r.state <> 'refused'
-            and r.code is distinct from 'pbx_link_down'  -- nothing was dialled
-            and r.created_at > asked.created_at - make_interval(secs => (p_limits ->> 'same_click_s')::float8)))
-      order by (r.idempotency_key is not distinct from asked.idempotency_key) desc, r.created_at desc
-      limit 1;
+  if asked.code is null and asked.idempotency_key is not null then
+    select * into former from originate_requests r where r.enterprise_number = p_enterprise and r.idempotency_key = asked.idempotency_key;
     if found then
       return next former;
       return;
     end if;
-    asked.code := case
-      when (select count(*) from originate_requests r where r.enterprise_number = p_enterprise and r.extension = asked.extension
-              and r.state <> 'refused' and r.created_at > asked.created_at - interval '1 minute') >= (p_limits ->> 'per_extension_per_minute')::int
-        then 'per_extension_per_minute'
-      when (select count(*) from originate_requests r where r.enterprise_number = p_enterprise
-              and r.state in ('reserved', 'unknown', 'sent', 'manager_answered', 'customer_answered')
-              and r.created_at > asked.created_at - make_interval(secs => (p_limits ->> 'open_s')::float8)) >= (p_limits ->> 'concurrent')::int
-        then 'concurrent'
-      when (select count(*) from originate_requests r where r.enterprise_number = p_enterprise and r.state <> 'refused'
-              and r.created_at >= (p_limits ->> 'day_began')::timestamptz) >= (p_limits ->> 'per_day')::int
-        then 'per_day'
-    end;
+  end if;
+  if asked.code is null then
+    select * into former from originate_requests r
+      where r.enterprise_number = p_enterprise and r.created_at > asked.created_at - make_interval(secs => (p_limits ->> 'same_click_s')::float8)
+        and r.extension = asked.extension and r.phone = asked.phone and r.state <> 'refused'
+        and r.code is distinct from 'pbx_link_down'  -- nothing was dialled
+      order by r.created_at desc limit 1;
+    if found then
+      return next former;
+      return;
+    end if;
+    day_began := (p_limits ->> 'day_began')::timestamptz;
+    open_since := asked.created_at - make_interval(secs => (p_limits ->> 'open_s')::float8);
+    select case
+        when count(*) filter (where r.extension = asked.extension and r.created_at > asked.created_at - interval '1 minute')
+          >= (p_limits ->> 'per_extension_per_minute')::int then 'per_extension_per_minute'
+        when count(*) filter (where r.state in ('reserved', 'unknown', 'sent', 'manager_answered', 'customer_answered') and r.created_at > open_since)
+          >= (p_limits ->> 'concurrent')::int then 'concurrent'
+        when count(*) filter (where r.created_at >= day_began) >= (p_limits ->> 'per_day')::int then 'per_day'
+      end
+      into asked.code from originate_requests r
+      where r.enterprise_number = p_enterprise and r.created_at >= least(day_began, open_since, asked.created_at - interval '1 minute')
+        and r.state <> 'refused';
   end if;
 
   if asked.code is null then
@@ -144,6 +150,15 @@ begin
   update leases set expires_at = '-infinity' where enterprise_number = p_enterprise and pbx = p_pbx;
 end $$;
 
+-- Posted calls whose hangup never came: of all tenants, oldest first.
+create function stale_posted_calls(p_after_s double precision) returns table (enterprise_number text, id uuid, linkedid text)
+language sql stable security definer set search_path = public as $$
+  select c.enterprise_number, c.id, c.linkedid from calls c
+    where c.ended_at is null and c.updated_at < now() - make_interval(secs => p_after_s)
+      and exists (select from posted_events p where p.enterprise_number = c.enterprise_number and p.uniqueid = c.linkedid)
+    order by c.updated_at limit 1000
+$$;
+
 create function forget_originates(p_days int, p_posted_days int) returns void
 language sql security definer set search_path = public as $$
   delete from originate_requests where created_at < now() - make_interval(days => p_days);
@@ -155,7 +170,7 @@ declare
   routine regprocedure;
 begin
   for routine in select p.oid::regprocedure from pg_proc p where p.pronamespace = 'public'::regnamespace
-      and p.proname in ('reserve_originate', 'log_originate', 'record_posted', 'forget_originates') loop
+      and p.proname in ('reserve_originate', 'log_originate', 'record_posted', 'stale_posted_calls', 'forget_originates') loop
     execute format('revoke execute on function %s from public', routine);
     execute format('grant execute on function %s to vochid_app', routine);
   end loop;

@@ -145,7 +145,7 @@ class Correlator:
         )
         if is_partial and not channel.is_local:
             group.has_gap = True
-        if uniqueid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
+        if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
             group.originated = True
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel

@@ -221,10 +221,10 @@ def _end(event: Posted, prior: Call | None, view: PbxView, at: float) -> CallCha
     recordings = (*call.recordings, event.recording) if event.recording and event.recording not in call.recordings else call.recordings
     result = Result.ANSWERED if is_answered else Result.NO_ANSWER if call.rang or call.direction is not Direction.IN else Result.CANCELLED
     call = replace(call, started_at=started_at, ended_at=ended_at, result=result, recordings=recordings, gap=prior is None)
-    return CallChange(call, (Ended(_open_popups(prior)),), at)
+    return CallChange(call, (Ended(open_popups(prior)),), at)
 
 
-def _open_popups(prior: Call | None) -> tuple[str, ...]:
+def open_popups(prior: Call | None) -> tuple[str, ...]:
     """Whose popup this end closes; where the beginning was not posted there is none."""
     if prior is None or prior.direction is Direction.INTERNAL:
         return ()

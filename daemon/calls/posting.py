@@ -7,13 +7,16 @@ import uuid
 from collections.abc import Callable
 
 from daemon.calls.plan import Planner
-from daemon.calls.posted import Posted, apply, posted_id
+from daemon.calls.posted import Posted, apply, open_popups, posted_id
 from daemon.calls.recorder import outbox_row
+from daemon.calls.rules import given_up
 from daemon.calls.view import PbxView
 from daemon.model.call import Call
-from daemon.model.signal import CallChange
+from daemon.model.signal import CallChange, Ended
 from daemon.store.calls import CallRepository
-from daemon.store.pool import Database
+from daemon.store.pool import Connection, Database
+
+GIVEN_UP = "given_up"
 
 
 class PostedCalls:
@@ -30,8 +33,7 @@ class PostedCalls:
         """Records one event durably; False when the same one (enterprise, UniqueId, kind) was recorded before."""
         enterprise, at = view.enterprise, time.time()
         async with self._db.tenant(enterprise) as connection:
-            # One event of a call after the other, on whichever daemon they arrive.
-            await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 13))", f"{enterprise} {event.uniqueid}")
+            await self._lock(connection, enterprise, event.uniqueid)
             if await connection.fetchval(
                 "select exists (select from posted_events where enterprise_number = $1 and uniqueid = $2 and event_type = $3)",
                 enterprise, event.uniqueid, str(event.kind),
@@ -39,12 +41,37 @@ class PostedCalls:
                 return False
             stored = await self._calls.read(connection, enterprise, uuid.UUID(posted_id(view, event.uniqueid)))
             change = apply(event, Call.from_json(stored) if stored else None, view, at)
-            record = [change.call.to_json()] if change else []
-            told = self._planner.plan(enterprise, change) if change else ()
-            await connection.execute(
-                "select record_posted($1, $2, $3, $4, $5, $6, $7)",
-                enterprise, view.pbx, self._owner, event.uniqueid, str(event.kind), record, [outbox_row(record[0], item) for item in told],
-            )  # fmt: skip
+            told = await self._record(connection, view.pbx, event.uniqueid, str(event.kind), enterprise, change)
         if change is not None:
-            self._on_stored(enterprise, [change], {item.integration for item in told})
+            self._on_stored(enterprise, [change], told)
         return True
+
+    async def close_stale(self, after_s: float) -> int:
+        """Ends calls of which nothing was posted for so long: their hangup was lost. Gives how many."""
+        rows = await self._db.fetch("select * from stale_posted_calls($1)", after_s)
+        for row in rows:
+            enterprise, at = row["enterprise_number"], time.time()
+            async with self._db.tenant(enterprise) as connection:
+                await self._lock(connection, enterprise, row["linkedid"])
+                stored = await self._calls.read(connection, enterprise, row["id"])
+                if stored is None or stored["ended_at"] is not None:
+                    continue
+                call = Call.from_json(stored)
+                change = CallChange(given_up(call, call.answered_at or call.started_at), (Ended(open_popups(call)),), at)
+                told = await self._record(connection, call.pbx, call.linkedid, GIVEN_UP, enterprise, change)
+            self._on_stored(enterprise, [change], told)
+        return len(rows)
+
+    async def _lock(self, connection: Connection, enterprise: str, uniqueid: str) -> None:
+        """One event of a call after the other, on whichever daemon they arrive."""
+        await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 13))", f"{enterprise} {uniqueid}")
+
+    async def _record(self, connection: Connection, pbx: str, uniqueid: str, kind: str, enterprise: str, change: CallChange | None) -> set[str]:
+        """Writes the event and what it changed; gives the integrations that have something to be told."""
+        record = [change.call.to_json()] if change else []
+        told = self._planner.plan(enterprise, change) if change else ()
+        await connection.execute(
+            "select record_posted($1, $2, $3, $4, $5, $6, $7)",
+            enterprise, pbx, self._owner, uniqueid, kind, record, [outbox_row(record[0], item) for item in told],
+        )  # fmt: skip
+        return {item.integration for item in told}

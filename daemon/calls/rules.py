@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from daemon.calls.graph import Channel, Dial, Group, Talk
 from daemon.calls.view import PbxView
-from daemon.model.call import Call, Direction, Leg, LegKind, Result, Transfer
+from daemon.model.call import CLICK_CHANNEL, Call, Direction, Leg, LegKind, Result, Transfer
 from daemon.model.phone import to_e164
 
 ABANDON_TO_HANGUP_S = 0.5
@@ -63,7 +63,8 @@ class Judgement:
         real = [channel for channel in group.channels.values() if not channel.is_local]
         self.externals = [channel for channel in real if is_external(channel, view)]
         self.internals = [channel for channel in real if channel not in self.externals]
-        self.arrived = [channel for channel in self.externals if _arrived(channel)]
+        # In a call of our own placing nobody arrives, whatever part of it was not seen.
+        self.arrived = [] if group.linkedid.startswith(CLICK_CHANNEL) else [channel for channel in self.externals if _arrived(channel)]
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
@@ -365,7 +366,7 @@ def completed(seen: Call, prior: Call) -> Call:
         initiator=prior.initiator or seen.initiator,
         transfers=prior.transfers + seen.transfers,
         queue=prior.queue or seen.queue,
-        click_to_call=prior.click_to_call,
+        click_to_call=prior.click_to_call or seen.click_to_call,
         recordings=tuple(dict.fromkeys(prior.recordings + seen.recordings)),
         gap=True,
         legs=(*before, *(leg for leg in seen.legs if leg.channel not in known)),

@@ -30,6 +30,7 @@ from daemon.telemetry import metrics
 ANSWER_TIMEOUT_S = 30.0  # how long the manager's phone rings
 GRACE_S = 15.0  # after that time the PBX has told what became of it, or never will
 NO_CALL_AFTER_S = 3.0  # a failure of which the model has heard nothing by then had no channel at all
+NEVER_SENT = "pbx_link_down"  # the one failure of which surely nothing reached the PBX: no call came of it
 SWEEP_S = 5.0
 FORGET_AFTER_S = 60.0
 LONGEST_S = 24 * 3_600.0
@@ -126,7 +127,7 @@ class Follower:
         if progress.state not in OPEN:
             watched.settled_at = time.time()
         self._supervisor.job(f"write {watched.request.id}", self._write(watched, progress))
-        if progress.state is State.FAILED and watched.call_id is None:
+        if progress.state is State.FAILED and watched.call_id is None and progress.code != NEVER_SENT:
             self._supervisor.job(f"record {watched.request.id}", self._record_if_unheard(watched, progress))
 
     # -- what is heard -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from daemon.ami.wire import ActionError
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import CLICK_CHANNEL
 from daemon.model.phone import digits_of
-from daemon.originate.follow import ANSWER_TIMEOUT_S, Follower, Watched
+from daemon.originate.follow import ANSWER_TIMEOUT_S, NEVER_SENT, Follower, Watched
 from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, read_extension, read_phone
 from daemon.originate.states import Progress, State
 from daemon.store.leases import PbxKey
@@ -53,7 +53,7 @@ class OverLimit(VochidError):
 class NoLink(VochidError):
     """The PBX is not connected to this process: the click is refused, never queued."""
 
-    code = "pbx_link_down"
+    code = NEVER_SENT
 
 
 class PbxRefused(BadRequest):

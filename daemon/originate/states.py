@@ -93,6 +93,8 @@ def of_call(call: Call) -> Progress:
             return Progress(State.CUSTOMER_ANSWERED)
         return Progress(State.MANAGER_ANSWERED if picked_up else State.SENT)
     result = call.result or Result.INTERRUPTED
+    if call.gap and call.answered_at is None:
+        return Progress(State.ENDED, "interrupted", "a part of it was not seen")
     if not picked_up and call.answered_at is None:
         return Progress(State.FAILED, *_MANAGER.get(result, _UNREACHABLE))
     return Progress(State.ENDED, *_CUSTOMER[result])
