@@ -9,6 +9,7 @@ import platform
 import asyncpg
 
 from benchmarks.event_to_popup import measure
+from benchmarks.fastagi import measure as measure_fastagi
 from daemon.lifecycle import run_async
 
 
@@ -27,6 +28,11 @@ def main() -> None:
         result = run_async(measure(chosen.rate, chosen.seconds))
         p50, p90, p99, worst = result.percentiles
         print(f"{number:>5} {result.calls:>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {worst:>9.2f} {result.lost:>5}", flush=True)
+
+    print("\nFastAGI: connect -> last variable set, as the dialplan waits")
+    print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
+    for line in run_async(measure_fastagi()):
+        print(line, flush=True)
 
 
 main()
