@@ -11,6 +11,7 @@ import asyncpg
 from benchmarks import downloads, settings_cache
 from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
+from benchmarks.fastagi import measure as measure_fastagi
 from daemon.lifecycle import run_async
 
 
@@ -61,6 +62,11 @@ def _downloads() -> None:
     for name, result in (("vochid", own), ("bare sendfile server", bare)):
         print(f"{name:>22} {result.mb_per_s:>8.0f} {result.first(0.5):>9.1f} {result.first(0.9):>9.1f} {result.first(0.99):>9.1f}")
     print(f"memory of the daemon: {own.rss_before_mb:.0f} MB before, {own.rss_highest_mb:.0f} MB at its highest", flush=True)
+
+    print("\nFastAGI: connect -> last variable set, as the dialplan waits")
+    print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
+    for line in run_async(measure_fastagi()):
+        print(line, flush=True)
 
 
 main()

@@ -17,7 +17,7 @@ from daemon.asterisk.audit import check_asterisk_conf
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
-from daemon.settings import Settings
+from daemon.settings import Listen, Settings
 from daemon.store.migrate import pending
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
@@ -27,6 +27,7 @@ from daemon.wiring.resources import open_database, open_tenants, open_vault
 
 LOGIN_DEADLINE_S = 12.0
 BOOTED_DEADLINE_S = 3.0
+FASTAGI_DEADLINE_S = 3.0
 MAX_CLOCK_OFFSET_S = 2.0
 NEEDED_ACTIONS = {"Originate": "write=originate", "CoreShowChannels": "write=reporting", "CoreStatus": "write=reporting", "DeviceStateList": "write=reporting"}
 
@@ -63,7 +64,23 @@ async def _check_database(settings: Settings, db: Database) -> AsyncIterator[Che
         yield await _check_pooler(db)
     async with db.tenant("") as connection:
         missing = await pending(connection)
+    yield await check_fastagi(settings.fastagi)
     yield Check("schema", missing == 0, f"{missing} migrations to apply: run `vochid migrate`" if missing else "up to date")
+
+
+async def check_fastagi(listen: Listen) -> Check:
+    """Whether something that speaks FastAGI answers where the PBXs are to ask: a question of no enterprise is told `failure`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+    try:
+        async with asyncio.timeout(FASTAGI_DEADLINE_S):
+            reader, writer = await asyncio.open_connection(host, listen.port)
+            writer.write(b"agi_network: yes\nagi_network_script: doctor\n\n")
+            said = await reader.readline()
+            writer.close()
+    except (OSError, TimeoutError) as error:
+        return Check("fastagi", False, f"nobody answers at {listen}: {error or 'no answer in time'}; is vochid running?")
+    good = said == b"failure\n"
+    return Check("fastagi", good, str(listen) if good else f"something else than vochid listens at {listen}")
 
 
 async def _check_pooler(db: Database) -> Check:

@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass, field
 
-_SET = re.compile(rb'SET VARIABLE (\w+) "(.*)"\n', re.DOTALL)
+_SET = re.compile(rb'SET VARIABLE "?(\w+)"? "(.*)"\n', re.DOTALL)
 
 
 @dataclass

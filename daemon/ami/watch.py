@@ -1,7 +1,6 @@
-"""Keeps the device states of one PBX: events as they come, the lists after every login and once a minute. Thin shell.
+"""Keeps the device states of one PBX: events as they come, the lists after a login, a boot, a reload and once a minute. Thin shell.
 
-The lists heal whatever was missed: a PBX whose manager.conf filters DeviceStateChange is a minute behind at most, and a
-dialplan reload may have changed the hints.
+The lists heal whatever was missed: a PBX whose manager.conf filters DeviceStateChange is a minute behind at most.
 """
 
 from __future__ import annotations
@@ -46,6 +45,8 @@ class DeviceWatch:
 
     def on_event(self, frame: Frame, at: float) -> None:
         self.devices.feed(frame)
+        if frame.event in ("FullyBooted", "Reload"):  # modules that answer the lists may come after the login; hints may have changed
+            self._wanted.set()
 
     def on_unseen(self, skipped: Skipped) -> None:
         self._wanted.set()

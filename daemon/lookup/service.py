@@ -83,7 +83,7 @@ class Lookup:
         except Exception as error:  # a bug here must not cost a call
             log.error("lookup failed, the call goes on", enterprise=question.enterprise, exc_info=True)
             decision = Decision(Status.ERROR, reason=f"internal: {type(error).__name__}")
-        self._write_down(question, decision, time.monotonic() - started)
+        asyncio.get_running_loop().call_soon(self._write_down, question, decision, time.monotonic() - started)  # after the answer has left
         return decision
 
     def settings_changed(self, enterprises: set[str]) -> None:
@@ -222,7 +222,7 @@ class Lookup:
         status, took_ms = str(decision.status), round(took_s * 1000, 1)
         metrics.LOOKUPS.labels(status).inc()
         metrics.LOOKUP_SECONDS.observe(took_s)
-        log.info(
+        log.debug(
             "smart redirect", enterprise=question.enterprise, via=question.via, phone=question.phone[:32], status=status,
             extension=decision.extension, reason=decision.reason, took_ms=took_ms,
         )  # fmt: skip

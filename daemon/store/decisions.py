@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class DecisionLog:
-    """A bounded queue before the table. Beyond MAX_WAITING the oldest are given up, and counted: the journal has them too."""
+    """A bounded queue before the table. Beyond MAX_WAITING the oldest are given up, and counted."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

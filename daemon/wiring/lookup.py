@@ -80,8 +80,15 @@ class LookupSources:
         self._crm = crm
         self._past = past
         self._journal = journal
+        self._found: dict[str, list[Source]] = {}
+        tenants.on_change(self._forget)
 
     def sources(self, enterprise: str) -> Sequence[Source]:
+        if enterprise not in self._found:
+            self._found[enterprise] = self._find(enterprise)
+        return self._found[enterprise]
+
+    def _find(self, enterprise: str) -> list[Source]:
         tenancy = self._tenants.get(enterprise)
         order = (tenancy.enterprise.smart_redirect.crm if tenancy else None) or ORDER
         found: list[Source] = []
@@ -90,6 +97,10 @@ class LookupSources:
             if port is not None and not port.observe and isinstance(port.adapter, CanLookUp):
                 found.append(CrmSource(enterprise, port, self._journal))
         return [*found, CallsSource(enterprise, self._past)]
+
+    def _forget(self, enterprises: set[str]) -> None:
+        for number in enterprises:
+            self._found.pop(number, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,11 +146,15 @@ async def test_doctor_says_what_works_and_what_does_not(house: House) -> None:
     await house.linked()
     done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER, "--asterisk-conf", str(ROOT / "asterisk-conf"))
     text = done.stdout
-    for line in ("ok    keys", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login", f"ok    {NUMBER} retailcrm credentials",
-                 "ok    vochid.conf [vochid] read"):  # fmt: skip
+    for line in ("ok    keys", "ok    fastagi", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login",
+                 f"ok    {NUMBER} retailcrm credentials", "ok    vochid.conf [vochid] read"):  # fmt: skip
         assert line in text, text
     assert f"FAIL  {NUMBER} pbx main events" in text  # a PBX that can only remember never boots
     assert done.returncode == 1
+    snippets = await asyncio.to_thread(house.cli, "enterprise", "show", NUMBER, "--asterisk")
+    assert "exten => +375171112233,1,Gosub(vochid-record,s,1)" in snippets.stdout
+    assert house.pbx.secret not in snippets.stdout
+    assert "there is no enterprise 9999" in (await asyncio.to_thread(house.cli, "enterprise", "show", "9999", "--asterisk")).stderr
     house.crm.api_key = "another-key-another-key"
     done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER)
     assert f"FAIL  {NUMBER} retailcrm credentials" in done.stdout

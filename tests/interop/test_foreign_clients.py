@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.ami.wire import Frame, FrameReader
+from lab.dialplan import ask
 from lab.fakepbx import FakePbx
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -75,3 +77,45 @@ async def test_pyst2_logs_in_to_the_fake_pbx() -> None:
         process.kill()
         await process.communicate()
         await pbx.stop()
+
+
+PYST2_AGI = """
+import sys
+from asterisk.agi import AGI
+agi = AGI()
+assert agi.env["agi_arg_1"] == "0367", agi.env
+agi.set_variable("VOCHI_REDIRECT", "150")
+agi.set_variable("VOCHI_STATUS", "found")
+"""
+
+
+async def test_pyst2s_agi_speaks_as_our_server_does_and_our_peer_understands_both() -> None:
+    """pyst2 is a FastAGI server's inner part: bridged to a socket it answers the same peer that tests ours, so the peer is no mirror
+    of our own reading of the protocol."""
+
+    async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "ignore", "-c", PYST2_AGI, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        async def forward(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+            while data := await source.read(4_096):
+                to.write(data)
+                with contextlib.suppress(ConnectionError):
+                    await to.drain()
+
+        answering = asyncio.ensure_future(forward(reader, process.stdin))
+        await forward(process.stdout, writer)
+        answering.cancel()
+        await process.wait()
+        writer.close()
+
+    server = await asyncio.start_server(bridge, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        theirs = await ask(f"127.0.0.1:{port}", "0367", deadline_s=20)
+    finally:
+        server.close()
+    assert theirs.variables == {"VOCHI_REDIRECT": "150", "VOCHI_STATUS": "found"}
