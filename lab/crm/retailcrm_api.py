@@ -37,8 +37,8 @@ class AccountApi:
 
     async def _get_module(self, request: web.Request) -> web.Response:
         module = self._box.account.modules.get(request.match_info["code"])
-        if module is None:
-            return self._box.refuse(404, "Not found")
+        if module is None:  # asking is no mistake: it does not count among the refusals
+            return self._box.answer({"success": False, "errorMsg": "Not found"}, 404)
         shown = {name: value for name, value in module.items() if name != "clientId"}  # recorded answers hold none
         return self._box.answer({"success": True, "integrationModule": shown})
 
