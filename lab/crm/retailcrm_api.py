@@ -118,30 +118,8 @@ class AccountApi:
         pagination = {"limit": size, "totalCount": len(items), "currentPage": number, "totalPageCount": pages}
         return self._box.answer({"success": True, "pagination": pagination, name: items[(number - 1) * size : number * size]})
 
-    # -- who looks after a customer --------------------------------------------------------------------------------------------
-
     async def _manager(self, request: web.Request) -> web.Response:
-        account, query = self._box.account, request.query
-        if not query.get("phone"):
-            return self._box.refuse(400, "Parameter 'phone' is missing")
-        if any(query.get(name, "0") not in _TRUE + _FALSE for name in ("details", "ignoreStatus")):
-            return self._box.refuse(400, "Errors in the input parameters", {"details": "This value is not valid."})
-        customer = account.customer_of(query["phone"])
-        body: dict[str, Any] = {"success": True}
-        manager = account.users.get(customer.manager or 0) if customer else None
-        if manager is not None and (query.get("ignoreStatus") in _TRUE or (manager.active and manager.status == "free")):
-            ident = str(manager.id) if self._box.switches.text_ids else manager.id
-            code = {"code": account.codes[manager.id]} if manager.id in account.codes else {}
-            body["manager"] = {"id": ident, "firstName": manager.first_name, "lastName": manager.last_name, "email": f"user{manager.id}@shop.example", **code}
-        if query.get("details") in _TRUE:
-            order = f"{self._box.url}/orders/new?phone={query['phone']}"
-            if customer is not None:
-                ident = str(customer.id) if self._box.switches.text_ids else customer.id
-                body["customer"] = {"id": ident, "firstName": customer.first_name, "lastName": customer.last_name, "phones": [{"number": customer.phone}]}
-                body["links"] = {"customerLink": f"{self._box.url}/customers/{customer.id}", "newOrderLink": order}
-            else:
-                body["links"] = {"newCustomerLink": f"{self._box.url}/customers/new?phone={query['phone']}", "newOrderLink": order}
-        return self._box.answer(body)
+        return await self._box.managers.handle(request, self._box)
 
 
 def _id(request: web.Request) -> int:

@@ -21,7 +21,7 @@ _FLAGS = ("allowEdit", "inputEventSupported", "outputEventSupported", "hangupEve
 
 @dataclass
 class User:
-    """A person of the account."""
+    """A person of the account. `code`: the extension in the own card; a module's entry goes before it."""
 
     id: int
     first_name: str
@@ -29,6 +29,7 @@ class User:
     active: bool = True
     status: str = "free"
     is_admin: bool = False
+    code: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,10 +60,9 @@ class Customer:
         return f"{self.first_name} {self.last_name}".strip()
 
     def to_json(self) -> dict[str, Any]:
-        manager = {"managerId": self.manager} if self.manager else {}
+        optional = {**({"lastName": self.last_name} if self.last_name else {}), **({"managerId": self.manager} if self.manager else {})}
         return {
-            "id": self.id, "externalId": f"c-{self.id}", "firstName": self.first_name, "lastName": self.last_name,
-            "phones": [{"number": self.phone}], **manager,
+            "id": self.id, "externalId": f"c-{self.id}", "firstName": self.first_name, "phones": [{"number": self.phone}], **optional,
         }  # fmt: skip
 
 
