@@ -84,13 +84,16 @@ class Managers:
             await self._states.log(enterprise, integration, "managers", port.said, str(error))
             raise
         state, before = await self._states.get(enterprise, integration), self.extensions(enterprise, integration)
-        after = mapping.adopt(before, users) if state.last_sync_at is None else dict(before)
-        if forget_gone:
-            after = {user: extension for user, extension in after.items() if user not in mapping.gone(after, users)}
-        if after != before:
-            lost, won = before.keys() - after.keys(), {user: code for user, code in after.items() if user not in before}
-            after = await self._change(enterprise, integration, lambda now: {u: c for u, c in mapping.assign(now, won).items() if u not in lost})
-            await self._states.log(enterprise, integration, "extensions", None, None, imported=won, forgotten=sorted(lost))
+
+        def change(now: Mapping[str, str | None]) -> Mapped:
+            after = mapping.adopt(now, users) if state.last_sync_at is None else dict(now)
+            leaving = mapping.gone(after, users) if forget_gone else ()
+            return {user: extension for user, extension in after.items() if user not in leaving}
+
+        after = await self._change(enterprise, integration, change)
+        imported, forgotten = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
+        if imported or forgotten:
+            await self._states.log(enterprise, integration, "extensions", None, None, imported={u: after[u] for u in imported}, forgotten=forgotten)
         found = mapping.differences(after, users)
         mend_error = await self._mend(enterprise, integration, after, found) if found else None
         gone = mapping.gone(after, users)
@@ -100,7 +103,7 @@ class Managers:
             after, users, names, await self._states.answering_extensions(enterprise, ANSWERED_WITHIN_DAYS), self._phones(enterprise)
         )  # fmt: skip
         synced = (await self._states.get(enterprise, integration)).last_sync_at
-        return ManagerList([_manager(user, after) for user in users], alarms, len(after.keys() - before.keys()), found, mend_error, synced)
+        return ManagerList([_manager(user, after) for user in users], alarms, len(imported), found, mend_error, synced)
 
     async def save(self, enterprise: str, integration: str, sent: Any) -> SavedExtensions:
         """Gives extensions to managers: {user id: extension or null}; others keep theirs, unless theirs is the one that is given.

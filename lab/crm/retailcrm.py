@@ -20,7 +20,7 @@ from aiohttp import web
 
 from lab.crm.retailcrm_api import AccountApi
 from lab.crm.retailcrm_data import sample_account
-from lab.crm.retailcrm_managers import ManagerLookup
+from lab.crm.retailcrm_managers import Managers
 from lab.crm.retailcrm_page import PATHS, AccountPage
 
 EVENT_TYPES = ("in", "out", "hangup")
@@ -49,7 +49,6 @@ class Switches:
     latency_s: float = 0.0
     refuse_batches: bool = False
     callback_method: str = "GET"
-    text_ids: bool = False
     module_required: bool = False  # telephony methods answer only while a module is registered, as on a real account
     check_logo: bool = False  # fetch the module's logo and look at it
     fail_next: deque[str] = field(default_factory=deque)
@@ -79,8 +78,8 @@ class RetailCrmSandbox:
         self.uploads: list[Received] = []
         self.refusals: list[str] = []
         self.duplicates = 0
-        self.managers = ManagerLookup(self)
         self.account = sample_account()
+        self.managers = Managers(self.account)
         self.page = AccountPage(self)
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
@@ -95,7 +94,6 @@ class RetailCrmSandbox:
         application.router.add_get("/api/credentials", self._credentials)
         application.router.add_post("/api/v5/telephony/call/event", self._event)
         application.router.add_post("/api/v5/telephony/calls/upload", self._upload)
-        application.router.add_get("/api/v5/telephony/manager", self.managers.handle)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)

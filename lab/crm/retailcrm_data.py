@@ -21,7 +21,7 @@ _FLAGS = ("allowEdit", "inputEventSupported", "outputEventSupported", "hangupEve
 
 @dataclass
 class User:
-    """A person of the account."""
+    """A person of the account. `code`: the extension in the own card; a module's entry goes before it."""
 
     id: int
     first_name: str
@@ -29,6 +29,7 @@ class User:
     active: bool = True
     status: str = "free"
     is_admin: bool = False
+    code: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,23 +60,20 @@ class Customer:
         return f"{self.first_name} {self.last_name}".strip()
 
     def to_json(self) -> dict[str, Any]:
-        manager = {"managerId": self.manager} if self.manager else {}
+        optional = {**({"lastName": self.last_name} if self.last_name else {}), **({"managerId": self.manager} if self.manager else {})}
         return {
-            "id": self.id, "externalId": f"c-{self.id}", "firstName": self.first_name, "lastName": self.last_name,
-            "phones": [{"number": self.phone}], **manager,
+            "id": self.id, "externalId": f"c-{self.id}", "firstName": self.first_name, "phones": [{"number": self.phone}], **optional,
         }  # fmt: skip
 
 
 @dataclass
 class Account:
-    """The data behind the API. `modules`: by code, as they were sent, clientId included. `own_codes`: extensions by user that were set
-    by hand, without a module."""
+    """The data behind the API. `modules`: by code, as they were sent, clientId included."""
 
     users: dict[int, User] = field(default_factory=dict)
     customers: dict[int, Customer] = field(default_factory=dict)
     sites: dict[str, str] = field(default_factory=lambda: {"main-shop": "Main shop"})
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
-    own_codes: dict[int, str] = field(default_factory=dict)
 
     @property
     def telephony(self) -> dict[str, Any] | None:
@@ -84,10 +82,10 @@ class Account:
 
     @property
     def codes(self) -> dict[int, str]:
-        """Extensions by user: as the telephony module's entry holds them, and those set by hand."""
+        """Extensions by user, as the telephony module's entry holds them."""
         module = self.telephony
         listed = module["integrations"]["telephony"].get("additionalCodes", []) if module else []
-        return self.own_codes | {int(item["userId"]): item["code"] for item in listed}
+        return {int(item["userId"]): item["code"] for item in listed}
 
     def customer_of(self, phone: str) -> Customer | None:
         """Who has this number, in whatever form it is written."""

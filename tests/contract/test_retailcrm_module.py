@@ -489,6 +489,15 @@ async def test_the_official_client_registers_reads_and_lists(box: RetailCrmSandb
     found = (await official(box, "telephony_manager", "+375 29 625-40-70", True, True)).get_response()
     assert (found["manager"]["id"], found["manager"]["code"], found["customer"]["id"]) == (19, "150", 501)
     assert "manager" not in (await official(box, "telephony_manager", "+375296254070", True, False)).get_response()
+    box.managers.add("+375290000001", 90, "190", "Юлия")
+    box.managers.ids_as_text = True
+    added = (await official(box, "telephony_manager", "+375290000001", True, True)).get_response()
+    assert (added["manager"]["id"], added["manager"]["code"], added["customer"]["firstName"]) == ("90", "190", "Юлия")
+    box.managers.status = 500
+    assert (await official(box, "telephony_manager", "+375290000001", True, True)).get_status_code() == 500
+    box.managers.status = 200
+    assert (await official(box, "telephony_manager", "", True, True)).get_status_code() == 400
+    assert box.managers.asked[0] == "+375 29 625-40-70"
     assert "newCustomerLink" in (await official(box, "telephony_manager", "+375290000000", True, False)).get_response()["links"]
     assert (await official(box, "sites")).get_response()["sites"]["main-shop"]["code"] == "main-shop"
     assert (await official(box, "customers", {"name": "мороз"}, 20, 1)).get_response()["customers"][0]["id"] == 501
