@@ -152,9 +152,8 @@ class _Player(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._ask()
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         assert self._transport is not None
         self._head, self._left, self._at = b"", -1, time.perf_counter()
         self._transport.write(self._requests[self._asked % len(self._requests)])
@@ -176,19 +175,21 @@ class _Player(asyncio.BufferedProtocol):
             self._left, nbytes = int(length.split(b":")[1]), len(body)
         self._left -= nbytes
         if self._left == 0:
-            self._ask()
+            self.ask()
 
 
 async def _players(address: str, count: int, seconds: float, paths: list[str]) -> None:
     host, _, port = address.partition(":")
     first_ms: list[float] = []
     requests = [f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode() for path in paths]
-    loop, buffer, all_players = asyncio.get_running_loop(), bytearray(1_048_576), []
+    loop, buffer, all_players = asyncio.get_running_loop(), bytearray(131_072), []
     for n in range(count):
         turned = requests[n % len(requests) :] + requests[: n % len(requests)]
         _, player = await loop.create_connection(lambda turned=turned: _Player(turned, buffer, first_ms), host, int(port))  # type: ignore[misc]
         all_players.append(player)
-        await asyncio.sleep(1 / count)  # they do not all come in the same instant
+    for n, player in enumerate(all_players):
+        loop.call_later(n / count, player.ask)  # they do not all begin in the same instant
+    await asyncio.sleep(1)
     before, at = sum(p.received for p in all_players), time.perf_counter()
     await asyncio.sleep(seconds)
     rate = (sum(p.received for p in all_players) - before) / (time.perf_counter() - at) / 1e6
