@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -118,15 +118,12 @@ def _group(models: list[type[BaseModel]], value: Any, name: str, optional: bool,
     sources = {source: model for model in models for source in _sources(model)}
     fields: dict[tuple[str, str], FormField] = {}
     for source, model in sources.items():
-        for field in make_fields(model, given if given.get("source") in _sources(model) else {}, prefix=f"{name}.", errors=errors, skip=("source",)):
+        is_chosen = given.get("source") in _sources(model)
+        for field in make_fields(model, given if is_chosen else {}, prefix=f"{name}.", errors=errors, skip=("source",)):
             before = fields.get((field.name, field.kind))
             when = f"{before.shown_when} {source}" if before else source
-            fields[(field.name, field.kind)] = FormField(**{**_as_dict(before or field), "shown_when": when, "required": False})
+            fields[(field.name, field.kind)] = replace(field if is_chosen or before is None else before, shown_when=when, required=False)
     return FormField(kind="either", value=given.get("source", "none"), options=_choices(list(sources)), fields=list(fields.values()), **common)
-
-
-def _as_dict(field: FormField) -> dict[str, Any]:
-    return {name: getattr(field, name) for name in FormField.__dataclass_fields__}
 
 
 def _choices(values: Sequence[Any]) -> list[Option]:
