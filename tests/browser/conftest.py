@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -49,10 +48,6 @@ class Desk:
     def base(self) -> str:
         return f"http://{self.daemon.http}"
 
-    @property
-    def first_link(self) -> str:
-        return str(next(json.loads(line)["link"] for line in self.daemon.log.read_text().splitlines() if '"link"' in line))
-
     async def page(self, *, width: int = 1280, theme: str = "auto", language: str = "ru", like: BrowserContext | None = None) -> Page:
         """A page of its own; `like`: with the cookies of another."""
         context = await self.browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
@@ -69,7 +64,7 @@ class Desk:
     async def entered(self) -> Page:
         """The first administrator: come by the one-time link, later by the password."""
         page = await self.page()
-        answer = await page.goto(self.first_link)
+        answer = await page.goto(self.daemon.first_link)
         is_first = answer is not None and answer.status == 200
         if not is_first:
             await page.goto(f"{self.base}/login")
@@ -95,10 +90,11 @@ class Desk:
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[DaemonProcess]:
     """One for a file: its tests are of one worker and leave no enterprise behind."""
-    process = DaemonProcess(short_directory("vochid-browser-"))
-    asyncio.run(process.start())
+    process, loop = DaemonProcess(short_directory("vochid-browser-")), asyncio.new_event_loop()
+    loop.run_until_complete(process.start())
     yield process
-    asyncio.run(process.stop())
+    loop.run_until_complete(process.stop())
+    loop.close()
 
 
 @pytest.fixture

@@ -101,12 +101,13 @@ async def test_every_page_in_both_languages_widths_and_themes(desk: Desk) -> Non
         "internal_phones": [{"number": "150", "owner": "Приёмная"}],
     }
     await desk.daemon.put({**document, "integrations": {"retailcrm": {"domain": desk.crm.url, "api_key": desk.crm.api_key}}})
-    for width, theme, language in ((1280, "light", "ru"), (390, "dark", "ru"), (1280, "dark", "en"), (390, "light", "en")):
+    for width, theme, language in ((1280, "light", "ru"), (390, "dark", "en"), (1280, "dark", "en"), (390, "light", "ru")):
         other = await desk.page(width=width, theme=theme, language=language, like=page.context)
         for path in PAGES:
             await other.goto(desk.base + path)
             assert (await other.locator("h1").count()) == 1, path
-            await desk.accessible(other)
+            if (width, theme) in ((1280, "light"), (390, "dark")):
+                await desk.accessible(other)
             await desk.shot(other, f"{path.strip('/').replace('/', '-')}-{width}-{theme}-{language}")
             if language == "en":
                 left = re.findall("[А-Яа-яё]{3,}", await other.locator("body").inner_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,7 +80,7 @@ async def _settle(house: Admin) -> None:
         assert "vochid user add" in page.text  # nobody can log in yet, and the fields are there
         assert 'name="login"' in page.text
         assert 'name="password"' in page.text
-    link = next(json.loads(line)["link"] for line in house.daemon.log.read_text().splitlines() if '"link"' in line)
+    link = house.daemon.first_link
     assert link.startswith(f"http://{house.daemon.http}/setup/")
     async with house.browser() as first:
         assert (await first.post(link, data={"login": "root", "password": PASSWORD})).status_code == 303
