@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from admin_http.ports import Joined
+from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
 from daemon.calls.posting import PostedCalls
 from daemon.delivery.outbox import Outbox
@@ -13,8 +15,10 @@ from daemon.live import Live
 from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check
 from daemon.originate.service import OriginateService
+from daemon.people.service import People
 from daemon.recordings.service import Recordings
 from daemon.store.calls import CallRepository
+from daemon.store.glance import Glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.integration_state import IntegrationStates
 from daemon.store.tokens import TokenRepository
@@ -41,7 +45,9 @@ class Services:
     managers: Managers
     states: IntegrationStates
     recordings: Recordings
+    people: People
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
+    glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
@@ -50,3 +56,6 @@ class Services:
     integrations: tuple[str, ...]
     admin_token: str | None
     started_at: float
+    joined: Joined
+    base_url: str
+    trusted_proxies: tuple[Network, ...]

@@ -6,25 +6,36 @@ import asyncio
 import secrets
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 import aiohttp
 import aiohttp.web
 import structlog
 
+from adapters.base import CanRegister, HasManagers
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
+from admin_http.ports import Joined
 from admin_http.services import Services
+from admin_http.visitors import parse_networks
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
+from daemon.doctor import check_pbx
 from daemon.errors import VochidError
 from daemon.live import Live
+from daemon.people.service import People
+from daemon.security.cabinet import CabinetLinks
 from daemon.security.egress import EgressPolicy
+from daemon.security.passwords import Passwords
 from daemon.settings import Listen, Settings
+from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
+from daemon.store.glance import glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
+from daemon.store.people import PeopleRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
@@ -93,28 +104,47 @@ class App:
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
+        passwords = Passwords()
+        self._stack.callback(passwords.close)
+        self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
+        inbound = InboundTokens(db, vault)
+        joined = Joined(
+            kinds={name: adapter.settings for name, adapter in adapters().items()},
+            check_pbx=check_pbx,
+            cabinet=CabinetLinks(vault, inbound, time.time),
+            managers=admin.managers,
+            registrations=admin.registrations,
+            redirect=asks.smart_redirect,
+            with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
+            registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
+        )
         services = Services(
             tenants=tenants,
             calls=CallRepository(db),
             outbox=outbox,
             tokens=TokenRepository(db),
-            inbound=InboundTokens(db, vault),
+            inbound=inbound,
+            people=self._people,
+            joined=joined,
             live=live,
             check=crm.check,
+            glance=partial(glance, db),
             originate=originating.service,
             posted=self._posted,
             statuses=statuses,
+            smart_redirect=asks.smart_redirect,
+            recordings=recordings,
+            registrations=admin.registrations,
+            managers=admin.managers,
+            states=admin.states,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
             admin_token=settings.admin_bearer(),
             wake=dispatcher.wake,
             integrations=tuple(adapters()),
             started_at=time.time(),
-            smart_redirect=asks.smart_redirect,
-            recordings=recordings,
-            registrations=admin.registrations,
-            managers=admin.managers,
-            states=admin.states,
+            base_url=settings.base_url,
+            trusted_proxies=parse_networks(settings.networks("trusted_proxies")),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )
         await self._listen(make_operator(services), settings.metrics)
@@ -136,6 +166,8 @@ class App:
         log.info(
             "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
         )
+        if (link := await self._people.first_link()) is not None:
+            log.warning("nobody can log in yet: open the link once, within 24 hours", link=f"{settings.base_url}/setup/{link}")
 
     async def stop(self) -> None:
         """Not ready first; then no new work, PBXs logged off, what is known stored and told, leases given back."""
@@ -167,6 +199,7 @@ class App:
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
+            await self._people.repository.forget_expired()
 
     async def _gauges(self) -> None:
         while True:

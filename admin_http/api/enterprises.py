@@ -7,9 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
-from admin_http.auth import must_be_super
+from admin_http.audited import put_document, put_integration_settings
 from admin_http.problems import Forbidden
 from daemon.errors import NotFound
+from daemon.model.person import Role
 from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import keep_stored
 
@@ -34,7 +35,7 @@ async def put_enterprise(ask: Ask) -> web.StreamResponse:
     sent = await ask.json()
     if not ask.who.is_super:
         sent = await _without_operators_own(ask, sent)
-    document, etag, created = await ask.services.tenants.put(ask.enterprise, sent, ask.request.headers.get("If-Match"))
+    document, etag, created = await put_document(ask.services, ask.actor, ask.enterprise, sent, ask.request.headers.get("If-Match"))
     return answer(document, 201 if created else 200, ETag=f'"{etag}"')
 
 
@@ -51,8 +52,9 @@ async def _without_operators_own(ask: Ask, sent: Any) -> Any:
 
 
 async def delete_enterprise(ask: Ask) -> web.StreamResponse:
-    must_be_super(ask.who)
-    await ask.services.tenants.remove(ask.enterprise, purge=bool(ask.flag("purge")))
+    purge = bool(ask.flag("purge"))
+    await ask.services.tenants.remove(ask.enterprise, purge=purge)
+    await ask.services.people.audit.note(ask.actor, "enterprise removed", ask.enterprise, enterprise=ask.enterprise, details={"purge": purge})
     return web.Response(status=204)
 
 
@@ -65,12 +67,16 @@ async def get_integration(ask: Ask) -> web.StreamResponse:
 
 
 async def put_integration(ask: Ask) -> web.StreamResponse:
-    settings, created = await ask.services.tenants.put_integration(ask.enterprise, ask.part("crm"), await ask.json(), ask.request.headers.get("If-Match"))
+    settings, created = await put_integration_settings(
+        ask.services, ask.actor, ask.enterprise, ask.part("crm"), await ask.json(), ask.request.headers.get("If-Match")
+    )
     return answer(settings, 201 if created else 200)
 
 
 async def delete_integration(ask: Ask) -> web.StreamResponse:
     await ask.services.registrations.remove(ask.enterprise, ask.part("crm"))
+    await ask.services.people.repository.end_cabinet_sessions(ask.enterprise)
+    await ask.services.people.audit.note(ask.actor, "integration removed", ask.part("crm"), enterprise=ask.enterprise)
     return web.Response(status=204)
 
 
@@ -92,7 +98,7 @@ ROUTES = (
     Route("GET", "/api/enterprises", list_enterprises, "Enterprises", without_enterprise=True),
     Route("GET", _ONE, get_enterprise, "One enterprise's document; secrets are shown as set or not"),
     Route("PUT", _ONE, put_enterprise, "Create (201) or change (200) an enterprise", body=_DOCUMENT),
-    Route("DELETE", _ONE, delete_enterprise, "Remove an enterprise", query=(("purge", "true: its calls and deliveries too"),)),
+    Route("DELETE", _ONE, delete_enterprise, "Remove an enterprise", query=(("purge", "true: its calls and deliveries too"),), needs=Role.SUPER),
     Route("GET", _CRM, get_integration, "One integration's settings"),
     Route("PUT", _CRM, put_integration, "Create or change an integration", body=_SETTINGS),
     Route("DELETE", _CRM, delete_integration, "Remove an integration"),

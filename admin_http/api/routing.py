@@ -10,9 +10,12 @@ from typing import Any
 
 from aiohttp import web
 
-from admin_http.auth import NOBODY, Principal, enterprise_of, principal
+from admin_http.auth import NOBODY, SAFE_METHODS, Principal, enterprise_of, principal
 from admin_http.services import Services
+from admin_http.visitors import way_of
 from daemon.errors import VochidError
+from daemon.model.person import Role
+from daemon.store.audit import Actor
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 100
@@ -28,6 +31,11 @@ class Ask:
     services: Services
     who: Principal
     enterprise: str
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, for the audit."""
+        return self.who.actor(way_of(self.request, self.services.trusted_proxies))
 
     def part(self, name: str) -> str:
         """A variable of the path."""
@@ -133,6 +141,7 @@ class Route:
 
     kept: a path of the predecessor's RetailCRM service; it stands under each of KEPT_PREFIXES, and the enterprise's secret opens it.
     open: a webhook, which finds out by itself who sends it; its handler is asked with nobody and no enterprise.
+    needs: the role; unless it is said, a viewer reads and an admin changes.
     """
 
     method: str
@@ -144,6 +153,12 @@ class Route:
     without_enterprise: bool = False
     kept: bool = False
     open: bool = False
+    needs: Role | None = None
+
+    @property
+    def needed(self) -> Role:
+        """The least role that may ask."""
+        return self.needs or (Role.VIEWER if self.method in SAFE_METHODS else Role.ADMIN)
 
     @property
     def paths(self) -> list[str]:
@@ -159,6 +174,7 @@ def bind(route: Route, services: Services) -> Callable[[web.Request], Awaitable[
             return await route.handler(Ask(request, services, NOBODY, ""))
         who = await principal(request, services, secret_too=route.kept)
         number = "" if route.without_enterprise else enterprise_of(request, who)
+        who.must(route.needed)
         return await route.handler(Ask(request, services, who, number))
 
     return handle

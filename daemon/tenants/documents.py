@@ -73,6 +73,11 @@ class Documents:
                 problems.append(f"{error.field}: {error}")
         return Tenancy(enterprise, integrations, tuple(problems), row.recordings_epoch, row)
 
+    def candidate_document(self, number: str, sent: dict[str, Any], before: StoredEnterprise | None) -> Enterprise:
+        """The enterprise that `sent` would make, without its integrations."""
+        document = self.merged({**sent, "number": number, "integrations": {}}, before)
+        return self._validate({**map_secrets(Enterprise, document, lambda value, path: self.open(value, number, path)), "integrations": {}})
+
     def candidate(self, number: str, name: str, sent: Any, stored: dict[str, Any]) -> IntegrationSettings:
         """The settings that `sent` would make of an integration, stored secrets filled in."""
         model = self._kind(name)

@@ -17,6 +17,7 @@ from daemon.store.enterprises import EnterpriseRepository, StoredEnterprise
 from daemon.store.inbound_tokens import InboundTokens, TokenOwner
 from daemon.store.pool import Database
 from daemon.tenants.cache import SettingsCache
+from daemon.tenants.document import Enterprise
 from daemon.tenants.documents import Documents, Tenancy, fingerprint
 
 CHANNEL = "vochid_settings"
@@ -157,6 +158,10 @@ class Tenants:
         """The settings that `sent` would make, stored secrets filled in; nothing is stored. For the connection test."""
         document, _ = await self.document(number, sealed=True)
         return self._documents.candidate(number, name, sent, document["integrations"].get(name, {}))
+
+    async def candidate_document(self, number: str, sent: dict[str, Any]) -> Enterprise:
+        """The enterprise that `sent` would make, stored secrets filled in; nothing is stored. For the test of a PBX."""
+        return self._documents.candidate_document(number, sent, await self._repository.get(number))
 
 
 def _stored(document: dict[str, Any]) -> StoredEnterprise:
