@@ -8,10 +8,12 @@ from typing import Any
 
 from daemon.ami.link import LinkStatus
 from daemon.delivery.outbox import Outbox
+from daemon.explain import Explain
 from daemon.live import Live
 from daemon.model.delivery import Check
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
+from daemon.store.missed import MissedRepository
 from daemon.store.tokens import TokenRepository
 from daemon.tenants.service import Tenants
 
@@ -26,6 +28,9 @@ class Services:
     tokens: TokenRepository
     inbound: InboundTokens
     live: Live
+    missed: MissedRepository
+    close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]
+    explain: Explain
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]

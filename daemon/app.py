@@ -18,6 +18,7 @@ from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.errors import VochidError
+from daemon.explain import Explain
 from daemon.live import Live
 from daemon.security.egress import EgressPolicy
 from daemon.settings import Listen, Settings
@@ -27,6 +28,7 @@ from daemon.store.leases import Leases
 from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
+from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
@@ -74,12 +76,17 @@ class App:
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)
-        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
+        recorder = Recorder(db, leases, crm)
+        afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
+        await afterwards.keep_house()
+        at_stop(afterwards.stop)
+        self.pbxs = Pbxs(tenants, leases, recorder, dispatcher, live, afterwards)
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
+            missed=afterwards.missed, close_missed=afterwards.close_missed, explain=Explain(db, tenants),
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
@@ -87,7 +94,7 @@ class App:
         await self._listen(make_admin(services), settings.http)
         for name, run in {
             "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run,
-            "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
+            "afterwards": afterwards.run, "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
         }.items():  # fmt: skip
             background.serve(name, run)
         self.ready = True

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.commands.common import EnterpriseOption, open_house, print_table, read_documents, run_work
+from daemon.commands.common import EnterpriseOption, open_house, print_json, print_table, read_documents, run_work
 from daemon.errors import NotFound, SettingsError
 from daemon.settings import Settings
 
@@ -77,6 +77,45 @@ def calls_tail(enterprise: Annotated[str | None, typer.Option("--enterprise", he
                 )
 
     run_work(work)
+
+
+@commands.command("explain")
+def calls_explain(
+    call: Annotated[str, typer.Argument(help="The call's id.")],
+    enterprise: Annotated[str | None, typer.Option("--enterprise", help="Whose call; found by itself when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole story as JSON.")] = False,
+    ami: Annotated[Path | None, typer.Option("--ami", help="Write the raw events there, as a TRACE for `calls replay`.")] = None,
+) -> None:
+    """Raw events, model transitions, deliveries and CRM answers in time order, and why something was not sent."""
+
+    async def work(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
+        from daemon.explain import Explain
+
+        async with open_house(settings) as (tenants, db):
+            await tenants.load()
+            explain = Explain(db, tenants)
+            for number in [enterprise] if enterprise else list(tenants.all()):
+                try:
+                    story = await explain.story(number, call)
+                except NotFound:
+                    continue
+                return story, await explain.trace(number, call) if ami else None
+            raise NotFound(f"there is no call {call}")
+
+    story, raw = run_work(work)
+    if ami is not None and raw is not None:
+        ami.write_bytes(raw)
+        print(f"{len(raw)} bytes", file=sys.stderr)
+    if as_json:
+        print_json(story)
+        return
+    _calls_table([story["call"]])
+    print()
+    for item in story["items"]:
+        detail = item["detail"] if item["kind"] != "delivery" else {"attempts": item["detail"]["attempts"], "error": item["detail"]["last_error"]}
+        print(f"{item['at']}  {item['kind']:8}  {item['what']}  {json.dumps(detail, ensure_ascii=False)[:300]}")
+    for note in story["notes"]:
+        print(f"note: {note}")
 
 
 def _calls_table(calls: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from daemon.model.signal import CallChange
 from daemon.store.leases import Leases, PbxKey
 from daemon.tenants.document import Pbx
 from daemon.tenants.service import Tenants
+from daemon.wiring.afterwards import Afterwards
 
 LEASE_RETRY_S = 2.0
 
@@ -23,12 +24,13 @@ LEASE_RETRY_S = 2.0
 class Pbxs:
     """Keeps the fleet equal to what the tenants' documents say, for every PBX whose lease this process holds."""
 
-    def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live) -> None:
+    def __init__(self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live, afterwards: Afterwards) -> None:
         self._tenants = tenants
         self._leases = leases
         self._recorder = recorder
         self._dispatcher = dispatcher
         self._live = live
+        self._afterwards = afterwards
         self._feeds: dict[PbxKey, PbxFeed] = {}
         self._changed = asyncio.Event()
         self.fleet = Fleet(self._handler)
@@ -70,7 +72,10 @@ class Pbxs:
     def _handler(self, key: PbxKey) -> LinkHandler:
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self._stored, self._state)
+            feed = self._feeds[key] = PbxFeed(
+                self._view(key), self._recorder, self._stored, self._state, on_gap=self._afterwards.gap,
+                tracer=self._afterwards.tracer(), masker=self._afterwards.masker,
+            )  # fmt: skip
             feed.start()
         return feed
 
