@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from daemon.ami.link import LinkStatus
@@ -30,6 +31,7 @@ class Services:
     live: Live
     missed: MissedRepository
     close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]
+    differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]
     explain: Explain
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]

@@ -80,13 +80,14 @@ class App:
         afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
         await afterwards.keep_house()
         at_stop(afterwards.stop)
+        afterwards.start()
         self.pbxs = Pbxs(tenants, leases, recorder, dispatcher, live, afterwards)
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
-            missed=afterwards.missed, close_missed=afterwards.close_missed, explain=Explain(db, tenants),
+            missed=afterwards.missed, close_missed=afterwards.close_missed, differences=afterwards.differences, explain=Explain(db, tenants),
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
@@ -94,7 +95,7 @@ class App:
         await self._listen(make_admin(services), settings.http)
         for name, run in {
             "tenants": tenants.run, "leases": leases.run, "dispatcher": dispatcher.run, "pbxs": self.pbxs.run,
-            "afterwards": afterwards.run, "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
+            "housekeeping": self._keep_house, "gauges": self._gauges, "loop lag": self._probe_lag,
         }.items():  # fmt: skip
             background.serve(name, run)
         self.ready = True

@@ -1,4 +1,4 @@
-"""Missed calls that wait for a call back, and a call's story."""
+"""Missed calls that wait for a call back, a call's story, and what no CRM confirmed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def list_missed(ask: Ask) -> web.StreamResponse:
 
 async def done(ask: Ask) -> web.StreamResponse:
     """Needs no call back any more; doing it twice changes nothing."""
-    return answer(await ask.services.close_missed(ask.enterprise, ask.part("call"), ask.query("by")))
+    return answer(await ask.services.close_missed(ask.enterprise, ask.part("id"), ask.query("by")))
 
 
 async def trace(ask: Ask) -> web.StreamResponse:
@@ -28,14 +28,22 @@ async def trace(ask: Ask) -> web.StreamResponse:
     return answer(await ask.services.explain.story(ask.enterprise, ask.part("id")))
 
 
+async def differences(ask: Ask) -> web.StreamResponse:
+    return answer({"items": await ask.services.differences(ask.enterprise, ask.time("from"), ask.time("to"), ask.limit()), "next": None})
+
+
 _MISSED = "/api/enterprises/{n}/missed"
 
 ROUTES = (
     Route(
+        "GET", "/api/enterprises/{n}/differences", differences, "Calls that a CRM's journal should have and did not confirm, of the last day by default",
+        query=(("from", "started at or after, with offset"), ("to", "started before, with offset"), ("limit", "at most 500")),
+    ),
+    Route(
         "GET", _MISSED, list_missed, "Missed calls, one item per customer, the latest first; `open` counts who waits for a call back",
         query=(("state", "open (default) or closed"), ("limit", "at most 500"), ("cursor", "`next` of the page before")),
     ),
-    Route("POST", _MISSED + "/{call}/done", done, "This customer needs no call back any more", query=(("by", "who says so"),)),
+    Route("POST", _MISSED + "/{id}/done", done, "This customer needs no call back any more", query=(("by", "who says so"),)),
     Route(
         "GET", "/api/enterprises/{n}/calls/{id}/trace", trace, "A call's story in time order",
         query=(("format", "json (default), or ami: the raw events as a TRACE"),),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from daemon.commands.common import EnterpriseOption, open_house, print_json, print_table, read_documents, run_work
 from daemon.errors import NotFound, SettingsError
@@ -116,6 +120,39 @@ def calls_explain(
         print(f"{item['at']}  {item['kind']:8}  {item['what']}  {json.dumps(detail, ensure_ascii=False)[:300]}")
     for note in story["notes"]:
         print(f"note: {note}")
+
+
+@commands.command("backfill")
+def calls_backfill(
+    enterprise: EnterpriseOption,
+    since: Annotated[str, typer.Option("--from", help="ISO 8601; without an offset in the enterprise's zone.")],
+    until: Annotated[str, typer.Option("--to", help="ISO 8601; at most 31 days later.")],
+    pbx: Annotated[str | None, typer.Option("--pbx", help="Only this one.")] = None,
+) -> None:
+    """Completes missing calls from CDR; no popups."""
+
+    async def work(settings: Settings) -> Any:
+        from daemon.wiring.afterwards import open_backfill
+
+        async with open_backfill(settings) as (tenants, backfill):
+            tenancy = tenants.get(enterprise)
+            if tenancy is None:
+                raise NotFound(f"there is no enterprise {enterprise}")
+            begin, end = (_moment(text, tenancy.enterprise.timezone, name) for text, name in ((since, "from"), (until, "to")))
+            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+                task = bar.add_task("reading CDR", total=None)
+                return await backfill.window(enterprise, begin, end, pbx=pbx, progress=lambda done, of: bar.update(task, completed=done, total=of))
+
+    done = run_work(work)
+    print(f"{done.rows} rows, {done.calls} calls, {done.stored} stored or completed")
+
+
+def _moment(text: str, zone: str, name: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"--{name} is a time like 2026-11-21T08:00 or 2026-11-21T08:00:00+03:00", field=name) from None
+    return at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
 
 
 def _calls_table(calls: list[dict[str, Any]]) -> None:

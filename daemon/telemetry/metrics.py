@@ -18,3 +18,5 @@ BACKLOG = Gauge("vochid_deliveries_open", "Deliveries waiting or in flight", ["i
 OLDEST = Gauge("vochid_oldest_open_delivery_seconds", "Age of the oldest open delivery", ["integration"])
 HTTP = Counter("vochid_http_requests_total", "Requests to the API", ["route", "status"])
 LOOP_LAG = Histogram("vochid_loop_lag_seconds", "How late the event loop is", buckets=_FAST)
+BACKFILLED = Counter("vochid_calls_from_cdr_total", "Calls stored or completed from CDR", ["enterprise"])
+UNCONFIRMED = Gauge("vochid_unconfirmed_calls", "Calls of the last day that a CRM's journal should have and did not confirm", ["integration", "state"])
