@@ -41,8 +41,9 @@ create table call_traces (
   masked boolean not null,
   raw bytea not null,                    -- zlib: frames, each closed by an empty line
   chunks bytea not null,                 -- zlib: JSON [[offset_bytes, unix_time_s], …]
-  changes jsonb not null                 -- what the model said, in order
+  changes bytea not null                 -- zlib: JSON of what the model said, in order
 ) partition by range (stored_at);
+alter table call_traces alter column raw set storage external;  -- compressed already
 create index call_traces_call on call_traces (enterprise_number, call_id);
 create table call_traces_default partition of call_traces default;
 

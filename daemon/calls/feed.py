@@ -25,7 +25,7 @@ from daemon.ami.wire import Frame, Skipped
 from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
 from daemon.calls.resync import Left, astray, judge, sort_out
-from daemon.calls.snapshot import Snapshot, events_of, read_channels, read_snapshot
+from daemon.calls.snapshot import Snapshot, events_of, is_heard_of, read_channels, read_snapshot
 from daemon.calls.tracer import Tracer, pack
 from daemon.calls.view import PbxView
 from daemon.model.phone import masked
@@ -35,7 +35,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 
 TICK_S = 0.5
-TRACE_S = 1.0
+TRACE_S = 2.0
 QUIET_S = 0.03  # how long a change that nobody is told of may wait for company
 STOP_DEADLINE_S = 5.0
 RETRY_S = 0.5
@@ -196,7 +196,10 @@ class PbxFeed:
         born = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Newchannel"}
         hung_up = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Hangup"}
         verdict = judge(snapshot, view.boot, self._model.present(), hung_up)
-        self._take(self._model.lose(verdict.gone, now, reused=verdict.rebooted or bool(verdict.gone & (snapshot.channels or {}).keys())))
+        familiar = self._model.knows() | born | (snapshot.channels or {}).keys()
+        is_reused = verdict.rebooted or bool(verdict.gone & (snapshot.channels or {}).keys())
+        if is_reused:  # what has their names now is something else
+            self._take(self._model.lose(verdict.gone, now, reused=True))
         boot, living = verdict.boot, 0
         if not self._is_synced:
             is_same, adopted, ends = sort_out(left, snapshot)
@@ -207,7 +210,9 @@ class PbxFeed:
         self._is_synced = True
         self._astray = set()
         self._take(self._model.take_in(events_of(snapshot, self._model.present(), born), snapshot.at))
-        self._feed(buffered)
+        if not is_reused:  # only now: what is left of their calls has to be found together with them
+            self._take(self._model.lose(verdict.gone, now))
+        self._feed([one for one in buffered if snapshot.channels is None or is_heard_of(one[0], familiar)])
         log.info(
             "resynced", pbx=self._name, rebooted=verdict.rebooted, channels=None if snapshot.channels is None else len(snapshot.channels),
             ended_unseen=len(verdict.gone), left_open=len(left.calls), going_on=living, buffered=len(buffered),

@@ -32,6 +32,12 @@ class Known(Protocol):
     bridge: str | None
 
 
+class Heard(Protocol):
+    """Any event."""
+
+    def get(self, header: str, /) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelNow:
     """One channel as CoreShowChannels shows it. `age_s`: whole seconds since it was made; None when not told."""
@@ -130,6 +136,15 @@ def _seconds(text: str | None) -> float | None:
 def is_younger(channel: ChannelNow, snapshot: Snapshot, than: float) -> bool:
     """Whether this channel was certainly made after Unix time `than`: then a known one of that Uniqueid is another."""
     return channel.age_s is not None and snapshot.made_at(channel) > than + AGE_SLACK_S
+
+
+def is_heard_of(event: Heard, familiar: Collection[str]) -> bool:
+    """Whether a buffered event speaks only of what is known, shown, or began within the buffer.
+
+    What does not was gone before the snapshot and never known: its last words would make a call of their own; CDR tells of it.
+    """
+    names = [name for header in ("Uniqueid", "DestUniqueid") if (name := event.get(header))]
+    return all(name in familiar for name in names)
 
 
 def events_of(snapshot: Snapshot, known: Mapping[str, Known], born: Collection[str]) -> list[Timed]:

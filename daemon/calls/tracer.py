@@ -23,16 +23,18 @@ MAX_CALL_EVENTS = 2_000
 MAX_CALL_CHANGES = 300
 MAX_PBX_BYTES = 16 * 1024 * 1024
 RIPE_AFTER_S = 2.0  # after the end: the last hangups and what the PBX says after them
+LEVEL = 1  # AMI repeats itself so much that more brings little
 FORGET_AFTER_S = 30.0  # another call may share what was said (a consultation that merged)
 
-_LINKED = ("Linkedid", "DestLinkedid", "LocalOneLinkedid", "TransfereeLinkedid", "ParkeeLinkedid", "OrigTransfererLinkedid")
-_NAMED = ("Uniqueid", "DestUniqueid", "LocalOneUniqueid", "LocalTwoUniqueid", "BridgeUniqueid", "ToBridgeUniqueid", "FromBridgeUniqueid")
-_CHANNELS = ("Channel", "DestChannel", "LocalOneChannel", "LocalTwoChannel")
+_LINKEDID = b"inkedid: "  # Linkedid, DestLinkedid, LocalOneLinkedid, …: whichever stands first
+_INTRODUCING = frozenset({"Newchannel", "BridgeEnter", "LocalBridge", "DialBegin", "Rename"})
+_NAMES = ("Uniqueid", "DestUniqueid", "BridgeUniqueid", "Channel", "DestChannel", "LocalOneUniqueid", "LocalTwoUniqueid", "Newname")
+_BARE = ("Uniqueid", "BridgeUniqueid", "ToBridgeUniqueid", "FromBridgeUniqueid")  # where an event without a Linkedid belongs
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A call's story: TRACE bytes and their chunks, both zlib; what the model said of it, in order."""
+    """A call's story, all zlib: TRACE bytes, the JSON of their chunks, the JSON of what the model said of it, in order."""
 
     call_id: str
     at: float
@@ -41,7 +43,7 @@ class Trace:
     masked: bool
     raw: bytes
     chunks: bytes
-    changes: list[dict[str, Any]]
+    changes: bytes
 
 
 @dataclass(slots=True)
@@ -103,24 +105,30 @@ class Tracer:
         return found
 
     def _sort_in(self, frame: Frame, at: float) -> None:
-        linkedid = next((value for name in _LINKED if (value := frame.get(name))), None)
-        names = [value for header in _NAMED if (value := frame.get(header))]
-        if linkedid is None:
-            linkedid = next((home for name in names if (home := self._homes.get(name))), None)
-        if linkedid is None:
+        """Every event passes here: it looks at bytes, and at headers only where names are introduced."""
+        raw = frame.raw
+        start = raw.find(_LINKEDID)
+        if start >= 0:
+            end = raw.find(b"\r\n", start)
+            linkedid = raw[start + len(_LINKEDID) : end if end >= 0 else len(raw)].decode("utf-8", "replace")
+        else:
+            linkedid = next((home for header in _BARE if (name := frame.get(header)) and (home := self._homes.get(name))), "")
+        if not linkedid:
             return
-        bucket = self._buckets.pop(linkedid, None) or _Bucket()
+        bucket = self._buckets.pop(linkedid, None)
+        if bucket is None or frame.event in _INTRODUCING:
+            bucket = bucket or _Bucket()
+            for name in (value for header in _NAMES if (value := frame.get(header))):
+                self._homes.setdefault(name, linkedid)
+                bucket.names.add(name)
         self._buckets[linkedid] = bucket
-        for name in (*names, *(value for header in _CHANNELS if (value := frame.get(header)))):
-            self._homes.setdefault(name, linkedid)
-            bucket.names.add(name)
         if len(bucket.events) >= MAX_CALL_EVENTS:
             bucket.left_out += 1
             return
         self._count += 1
-        bucket.events.append((self._count, at, frame.raw))
-        bucket.size += len(frame.raw)
-        self._size += len(frame.raw)
+        bucket.events.append((self._count, at, raw))
+        bucket.size += len(raw)
+        self._size += len(raw)
 
     def _collect(self, change: CallChange, now: float) -> Ripe:
         call = change.call
@@ -153,12 +161,10 @@ def pack(ripe: Ripe, masker: Masker | None) -> Trace:
         chunks.append([offset, round(at, 4)])
         raw.append(part)
         offset += len(part)
-    changes = told(ripe.changes)
-    if masker is not None:
-        changes = json.loads(masker.mask(json.dumps(changes).encode()))
+    changes = json.dumps(told(ripe.changes), ensure_ascii=False, separators=(",", ":")).encode()
     return Trace(
-        ripe.call.id, ripe.at, len(ripe.events), ripe.left_out, masker is not None, zlib.compress(b"".join(raw), 3),
-        zlib.compress(json.dumps(chunks).encode(), 3), changes,
+        ripe.call.id, ripe.at, len(ripe.events), ripe.left_out, masker is not None, zlib.compress(b"".join(raw), LEVEL),
+        zlib.compress(json.dumps(chunks).encode(), LEVEL), zlib.compress(masker.mask(changes) if masker else changes, LEVEL),
     )  # fmt: skip
 
 

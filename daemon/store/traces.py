@@ -30,7 +30,7 @@ class Packed(Protocol):
     @property
     def chunks(self) -> bytes: ...
     @property
-    def changes(self) -> list[dict[str, Any]]: ...
+    def changes(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class TraceRepository:
         for row in rows:
             chunks += [(len(raw) + int(offset), float(at)) for offset, at in json.loads(zlib.decompress(row["chunks"]))]
             raw += zlib.decompress(row["raw"])
-            changes += row["changes"]
+            changes += json.loads(zlib.decompress(row["changes"]))
         return StoredTrace(raw, chunks, changes, sum(row["left_out"] for row in rows), any(row["masked"] for row in rows))
 
     async def told(self, enterprise: str, call_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
