@@ -97,11 +97,12 @@ def row_of(values: Mapping[str, Any]) -> CdrRow | None:
     answer, end = _time(found.get("answer"))[0], _time(found.get("end"))[0]
     if end is None:
         end = start + duration
-    if answer is None and billsec > 0:
+    disposition = str(found.get("disposition") or "").upper()
+    if answer is None and (billsec > 0 or disposition == "ANSWERED"):  # a table with calldate alone
         answer = end - billsec
     text = {name: str(found.get(name) or "")[:MAX_FIELD] for name in ("src", "dst", "dcontext", "clid", "channel", "dstchannel", "lastapp", "lastdata")}
     return CdrRow(
-        start=start, answer=answer, end=max(start, end), **text, disposition=str(found.get("disposition") or "").upper(),
+        start=start, answer=answer, end=max(start, end), **text, disposition=disposition,
         uniqueid=str(found.get("uniqueid") or "")[:150], linkedid=str(found.get("linkedid") or "")[:150], sequence=int(_number(found.get("sequence"))),
         recording=str(found.get("recordingfile") or "")[:MAX_FIELD], did=str(found.get("did") or "")[:100], is_naive=is_naive,
     )  # fmt: skip

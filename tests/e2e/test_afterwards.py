@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.cdr.test_conversations import recorded
 from tests.e2e.conftest import House
 from tests.e2e.test_api import ONE, is_problem
 
@@ -90,3 +91,42 @@ async def test_missed_calls_are_listed_counted_and_closed(house: House, api: htt
     assert (await api.get(f"{ONE}/missed")).json()["open"] == 0
     is_problem(await api.post(f"{ONE}/missed/00000000-0000-0000-0000-000000000000/done"), 404, "not_found")
     is_problem(await api.get(f"{ONE}/missed?state=lost"), 400)
+
+
+async def test_calls_are_completed_from_cdr_on_demand_and_differences_are_shown(house: House, api: httpx.AsyncClient, tmp_path: Path) -> None:
+    lines = [line for name in ("inbound-answered", "inbound-not-answered", "outbound-busy") for line in recorded()[name]]
+    (tmp_path / "Master.csv").write_text("\n".join(lines) + "\n")
+    document = house.document
+    document["pbxs"][0]["cdr"] = {"source": "csv", "path": str(tmp_path)}
+    await api.put(ONE, json=document)
+    await house.linked()
+    window = ("--enterprise", "0367", "--from", "2026-11-21T00:00", "--to", "2026-11-22T00:00:00+03:00")
+    for stored in (3, 0):
+        done = await asyncio.to_thread(house.cli, "calls", "backfill", *window)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{len(lines)} rows, 3 calls, {stored} stored or completed\n"
+    await house.journaled(3)
+    assert house.crm.popups("in") == house.crm.popups("out") == []
+    calls = (await api.get(f"{ONE}/calls")).json()["items"]
+    assert {call["id"] for call in calls} == set(house.crm.journal)
+    assert [item["count"] for item in (await api.get(f"{ONE}/missed")).json()["items"]] == [1]
+
+    spans = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-22T00:00:00Z"}
+    async with asyncio.timeout(10):
+        while (await api.get(f"{ONE}/differences", params=spans)).json() != {"items": [], "next": None}:
+            await asyncio.sleep(0.1)
+    await api.put(ONE, json={**document, "integrations": {}})
+    house.crm.switches.telephony_enabled = False
+    await api.put(ONE, json=document)
+    house.crm.switches.fail_next.extend(["500"] * 3)
+    await house.play("inbound-busy", speed=20)
+    async with asyncio.timeout(15):
+        while not (found := (await api.get(f"{ONE}/differences", params={"from": "2026-11-20T00:00:00Z", "to": "2099-01-01T00:00:00Z"})).json()["items"]):
+            await asyncio.sleep(0.1)
+    assert {(item["integration"], item["state"] in ("waiting", "sending", "dead")) for item in found} == {("retailcrm", True)}
+    is_problem(await api.get(f"{ONE}/differences?from=yesterday"), 400)
+
+    for wrong, word in ((("--enterprise", "0400", *window[2:]), "no enterprise"), ((*window[:2], "--from", "x", "--to", "y"), "--from is a time"),
+                        ((*window[:2], "--from", "2026-01-01", "--to", "2026-11-01"), "31 days")):  # fmt: skip
+        done = await asyncio.to_thread(house.cli, "calls", "backfill", *wrong)
+        assert (done.returncode, word in done.stderr) == (1, True), done.stderr

@@ -164,8 +164,8 @@ async def test_whatever_breaks_in_mid_call_leaves_no_call_open_and_none_doubled(
         assert calls[count]["result"] == "answered"
         if how == "kill -9":
             assert [(c["result"], c["gap"]) for c in calls[count:]] == [("answered", True), ("interrupted", True)]
-        else:  # some hangups may still be told
-            assert calls[count + 1]["result"] in ("interrupted", "no_answer", "cancelled")
+        else:  # the PBX hangs up itself and tells a part of it: how it looks differs with the version
+            assert calls[count + 1]["missed"]
 
     # Afterwards everything works as before, and the journal has each call once.
     fresh = await site.talking()
