@@ -133,7 +133,8 @@ begin
       where n.missed and n.ended_at is not null and n.customer_number is not null and not n.consult
       on conflict do nothing;
   end if;
-  if jsonb_path_exists(p_calls, '$[*] ? (@.answered_at != null && @.direction != "internal")') then
+  if jsonb_path_exists(p_calls, '$[*] ? (@.answered_at != null && @.direction != "internal")')
+      and exists (select from missed_calls where enterprise_number = p_enterprise and closed_at is null) then
     update missed_calls m set closed_at = n.answered_at, closed_how = case n.direction when 'in' then 'got_through' else 'called_back' end,
         closed_by = coalesce(n.answered_by, n.initiator), closed_by_call = n.id
       from jsonb_to_recordset(p_calls) as n (id uuid, customer_number text, direction text, answered_at timestamptz, answered_by text, initiator text)
@@ -144,9 +145,11 @@ begin
 
   -- A popup that could not be shown while it rang has lost its point once the call is over.
   if jsonb_path_exists(p_calls, '$[*].ended_at ? (@ != null)') then
-    -- What was taken for missed and turns out to be answered (completed from CDR) was never missed.
-    delete from missed_calls m using jsonb_to_recordset(p_calls) as n (id uuid, ended_at timestamptz, missed boolean)
-      where m.enterprise_number = p_enterprise and m.call_id = n.id and n.ended_at is not null and not n.missed;
+    -- What was taken for missed and turns out to be answered (completed from CDR, or it came back) was never missed.
+    if jsonb_path_exists(p_calls, '$[*] ? (@.gap == true)') then
+      delete from missed_calls m using jsonb_to_recordset(p_calls) as n (id uuid, ended_at timestamptz, missed boolean)
+        where m.enterprise_number = p_enterprise and m.call_id = n.id and n.ended_at is not null and not n.missed;
+    end if;
     update deliveries d set state = 'dropped', finished_at = now(), last_error = 'the call was over before the popup could be shown'
       from jsonb_to_recordset(p_calls) as n (id uuid, ended_at timestamptz)
       where n.ended_at is not null and d.enterprise_number = p_enterprise and d.call_id = n.id
