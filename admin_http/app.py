@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
-from admin_http.api import calls, clicks, config_cache, deliveries, enterprises, integrations, recordings, redirect, retailcrm, status, tokens, users
+from admin_http.api import calls, clicks, config_cache, deliveries, enterprises, integrations, missed, recordings, redirect, retailcrm, status, tokens, users
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.pages import static
@@ -24,6 +24,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 _MODULES = (
     enterprises,
     calls,
+    missed,
     clicks,
     redirect,
     integrations,

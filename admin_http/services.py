@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from admin_http.ports import Joined
@@ -11,6 +12,7 @@ from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
 from daemon.calls.posting import PostedCalls
 from daemon.delivery.outbox import Outbox
+from daemon.explain import Explain
 from daemon.live import Live
 from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check
@@ -21,6 +23,7 @@ from daemon.store.calls import CallRepository
 from daemon.store.glance import Glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.integration_state import IntegrationStates
+from daemon.store.missed import MissedRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.managers import Managers
@@ -46,6 +49,10 @@ class Services:
     states: IntegrationStates
     recordings: Recordings
     people: People
+    missed: MissedRepository
+    close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]
+    differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]
+    explain: Explain
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]

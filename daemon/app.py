@@ -24,6 +24,7 @@ from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.doctor import check_pbx
 from daemon.errors import VochidError
+from daemon.explain import Explain
 from daemon.live import Live
 from daemon.people.service import People
 from daemon.security.cabinet import CabinetLinks
@@ -40,6 +41,7 @@ from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
+from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
@@ -94,7 +96,12 @@ class App:
         at_stop(dispatcher.stop)
         recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
         at_stop(recordings.stop)
-        self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live, recordings.expect)
+        recorder = Recorder(db, leases, crm)
+        afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
+        await afterwards.keep_house()
+        at_stop(afterwards.stop)
+        afterwards.start()
+        self.pbxs = Pbxs(tenants, leases, recorder, dispatcher, live, afterwards, recordings.expect)
         at_stop(self.pbxs.stop)
         self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored)
         originating = Originating(db, tenants, self.pbxs)
@@ -137,6 +144,10 @@ class App:
             registrations=admin.registrations,
             managers=admin.managers,
             states=admin.states,
+            missed=afterwards.missed,
+            close_missed=afterwards.close_missed,
+            differences=afterwards.differences,
+            explain=Explain(db, tenants),
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
             admin_token=settings.admin_bearer(),

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     alert_url: SecretStr | None = None
     log_level: str = "info"
     log_format: str | None = Field(default=None, pattern="^(console|json)$")
+    trace_days: int = Field(default=7, ge=0, le=90)
+    trace_mask: bool = False
     node: str = Field(default_factory=socket.gethostname, min_length=1, max_length=64)
 
     @classmethod

@@ -188,7 +188,7 @@ def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, st
         "voicemail.conf": "[general]\nformat = wav\n[default]\n150 = 1234,Mailbox\n",
         "pjsip.conf": PJSIP.format(port=ports.pbx_sip) + PROVIDER.format(port=ports.world_sip) + phones,
         "rtp.conf": f"[general]\nrtpstart = {ports.pbx_rtp}\nrtpend = {ports.pbx_rtp + 98}\n",
-        "cdr.conf": "[general]\nenable = yes\nunanswered = yes\n[csv]\nusegmtime = yes\nloguniqueid = yes\n",
+        "cdr.conf": "[general]\nenable = yes\nunanswered = yes\n[csv]\nusegmtime = yes\nloguniqueid = yes\nloguserfield = yes\nnewcdrcolumns = yes\n",
         "features.conf": "[general]\n[featuremap]\n",
         "indications.conf": "[general]\ncountry = us\n[us]\nringcadence = 2000,4000\nring = 440+480/2000,0/4000\nbusy = 480+620/500,0/500\n",
         "musiconhold.conf": "[default]\nmode = files\ndirectory = sounds/en\n",

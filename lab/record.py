@@ -8,48 +8,18 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.ami.link import Link, LinkTarget
-from daemon.ami.wire import Frame, Skipped
 from daemon.supervisor import Supervisor
+from daemon.tape import Tape
 from lab.asterisk import ensure_root
 from lab.office import Office
 from lab.phones import Phones
 from lab.scenarios import SCENARIOS, Scenario, Stage
 
 SETTLE_S = 0.8  # after a scenario, until the last hangup has been told
-
-
-@dataclass
-class Tape:
-    """A link's raw stream with the times of its chunks: a TRACE and its sidecar."""
-
-    data: bytearray = field(default_factory=bytearray)
-    chunks: list[tuple[int, float]] = field(default_factory=list)
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def clear(self) -> None:
-        self.data.clear()
-        self.chunks.clear()
-
-    def sidecar(self) -> bytes:
-        return json.dumps({"chunks": [[offset, round(at, 4)] for offset, at in self.chunks]}).encode()
-
-    def on_ready(self, link: Link) -> None:
-        self.ready.set()
-
-    def on_event(self, frame: Frame, at: float) -> None: ...
-
-    def on_unseen(self, skipped: Skipped) -> None: ...
-
-    def on_down(self, reason: str) -> None: ...
-
-    def on_bytes(self, data: bytes, at: float) -> None:
-        self.chunks.append((len(self.data), at))
-        self.data += data
 
 
 @asynccontextmanager

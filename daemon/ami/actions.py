@@ -90,6 +90,14 @@ class CoreShowChannels(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class BridgeList(Action):
+    """Every bridge with its type and technology; open to any logged-in user (main/manager_bridges.c, 13 to 22)."""
+
+    name: ClassVar[str] = "BridgeList"
+    list_end: ClassVar[str | None] = "BridgeListComplete"
+
+
+@dataclass(frozen=True, slots=True)
 class ListCommands(Action):
     """Exactly the actions this manager user may run: the probe for its rights."""
 

@@ -94,18 +94,37 @@ class Correlator:
         self._settle(at)
         return self._drain()
 
+    def take_in(self, events: Iterable[tuple[Event, float]], at: float) -> list[CallChange]:
+        """Takes what a snapshot says as one step, so that nothing half-told gets out."""
+        for event, seen_at in events:
+            if (handler := self._handlers.get(event.event)) is not None:
+                handler(event, seen_at)
+        self._settle(at)
+        return self._drain()
+
     def knows(self) -> set[str]:
         """Uniqueids of the channels believed to be up."""
-        return {uid for uid, channel in self._graph.channels.items() if channel.ended_at is None}
+        return set(self.present())
 
-    def lose(self, uniqueids: Iterable[str], at: float) -> list[CallChange]:
-        """These channels are gone and their end was not seen: their calls end with `gap`."""
-        for uniqueid in list(uniqueids):
-            channel = self._graph.channels.get(uniqueid)
-            if channel is None:
-                continue
-            channel.group.is_lost = channel.group.has_gap = True
-            self._end_channel(channel, channel.group.last_seen_at, None)
+    def present(self) -> dict[str, Channel]:
+        """The channels believed to be up, by Uniqueid; to be read only."""
+        return {uid: channel for uid, channel in self._graph.channels.items() if channel.ended_at is None}
+
+    def lose(self, uniqueids: Iterable[str], at: float, *, reused: bool = False) -> list[CallChange]:
+        """These channels are gone and their end was not seen: their calls end with `gap`.
+
+        reused: their Uniqueids may come again and mean others (after a restart).
+        """
+        gone = set(uniqueids)
+        lost = [channel for uniqueid, channel in self._graph.channels.items() if uniqueid in gone]
+        for group in dict.fromkeys(channel.group for channel in lost):
+            group.has_gap = True
+            group.is_lost = group.is_lost or not any(channel.uniqueid not in gone for channel in group.live())
+        for channel in lost:
+            self._end_channel(channel, max(channel.created_at, channel.group.last_seen_at), None)
+        if reused:
+            self._tombstones.clear()
+            self._tombstone_order.clear()
         self._settle(at)
         return self._drain()
 

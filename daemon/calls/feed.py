@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,13 +18,15 @@ from dataclasses import replace
 import asyncpg
 import structlog
 
-from daemon.ami.actions import CoreShowChannels, CoreStatus
-from daemon.ami.link import Link, LinkDown
-from daemon.ami.session import Answer
+from daemon.ami.actions import BridgeList, CoreShowChannels, CoreStatus
+from daemon.ami.link import ActionTimeout, Link, LinkDown
+from daemon.ami.masking import Masker
 from daemon.ami.wire import Frame, Skipped
 from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
-from daemon.calls.resync import boot_of, channels_of, sort_out
+from daemon.calls.resync import Left, astray, judge, sort_out
+from daemon.calls.snapshot import Snapshot, events_of, is_heard_of, read_channels, read_snapshot
+from daemon.calls.tracer import Tracer, pack
 from daemon.calls.view import PbxView
 from daemon.model.phone import masked
 from daemon.model.signal import CallChange
@@ -32,6 +35,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 
 TICK_S = 0.5
+TRACE_S = 2.0
 QUIET_S = 0.03  # how long a change that nobody is told of may wait for company
 STOP_DEADLINE_S = 5.0
 RETRY_S = 0.5
@@ -39,6 +43,9 @@ MAX_RETRY_S = 5.0
 MAX_BATCH = 200
 MAX_BUFFERED_EVENTS = 50_000  # while the snapshot is read; more, and the resync begins again
 MAX_WAITING_CALLS = 20_000
+SWEEP_S = 60.0  # how often the PBX is asked what lives; what it does not know twice in a row ended unseen
+UNNOTICED_S = 30.0  # a line may have been dead this long before it was found to be
+GIVE_UP_S = 3_600.0  # a PBX that is away longer than this: its calls are closed as they were last seen
 
 log = structlog.get_logger()
 
@@ -54,18 +61,31 @@ class PbxFeed:
         on_stored: Callable[[str, list[CallChange], set[str]], None],
         on_state: Callable[[str, str, str, str], None],
         watchers: Mapping[str, Callable[[tuple[str, str], Frame, float], None]] | None = None,
+        on_gap: Callable[[str, str, float, float], None] = lambda *_: None,
+        sweep_s: float = SWEEP_S,
+        tracer: Tracer | None = None,
+        masker: Masker | None = None,
     ) -> None:
         self._model = Correlator(view)
         self._recorder = recorder
         self._on_stored = on_stored
         self._on_state = on_state
         self._watchers = watchers if watchers is not None else {}
+        self._on_gap = on_gap
+        self._sweep_s = sweep_s
+        self._tracer = tracer
+        self._masker = masker
         self._waiting: deque[CallChange] = deque()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         self._all_stored = asyncio.Event()
         self._all_stored.set()
         self._buffer: list[tuple[Frame, float]] | None = None
+        self._resyncing: asyncio.Task[None] | None = None
+        self._is_stale = False  # something was missed while the snapshot was read: it must be read again
+        self._is_synced = False  # since the process began
+        self._unseen_since: float | None = None
+        self._astray: set[str] = set()
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
         self._events = metrics.AMI_EVENTS.labels(view.enterprise)
         self._link: Link | None = None
@@ -83,12 +103,18 @@ class PbxFeed:
         """Starts the writer and the clock."""
         self._supervisor.serve("writer", self._write)
         self._supervisor.serve("clock", self._tick)
+        self._supervisor.serve("sweeper", self._sweep)
+        if self._tracer is not None:
+            self._supervisor.serve("traces", self._keep_traces)
 
     async def stop(self) -> None:
         """Gives what waits a last chance to be stored, then stops."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_stored.wait(), STOP_DEADLINE_S)
+        if self._link is not None:
+            await self._note_seen()
         await self._supervisor.stop()
+        await self._put_away(all_ended=True)
 
     def set_view(self, view: PbxView) -> None:
         """New settings of the same PBX; calls in progress go on under them."""
@@ -105,12 +131,16 @@ class PbxFeed:
         self._events.inc()
         if (watcher := self._watchers.get(frame.event)) is not None:
             watcher((self._model.view.enterprise, self._model.view.pbx), frame, at)
+        if self._tracer is not None:
+            self._tracer.inbox.append((frame, at))
         if self._buffer is None:
             self._take(self._model.feed(frame, at))
         elif len(self._buffer) < MAX_BUFFERED_EVENTS:
             self._buffer.append((frame, at))
         else:
-            log.error("too many events while the snapshot was read", pbx=self._name)
+            log.error("too many events while the snapshot was read: it is read again", pbx=self._name)
+            self._buffer.clear()
+            self._is_stale = True
             self._model.mark_gap()
 
     def on_unseen(self, skipped: Skipped) -> None:
@@ -118,11 +148,21 @@ class PbxFeed:
         metrics.AMI_UNSEEN.labels(view.enterprise, skipped.reason).inc()
         log.warning("ami frame skipped", pbx=self._name, reason=skipped.reason, size_bytes=skipped.size_bytes)
         self._model.mark_gap()
-        if self._buffer is None and self._link is not None:  # what was missed may be a hangup: look again
+        if self._buffer is not None:
+            self._is_stale = True
+        elif self._link is not None:  # what was missed may be a hangup: look again
             self._resync_soon(self._link)
 
     def on_down(self, reason: str) -> None:
+        self._link = None
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+        if self._unseen_since is None:
+            self._unseen_since = time.time() - UNNOTICED_S
         self._model.mark_gap()
+        buffered, self._buffer = self._buffer or [], None
+        if self._is_synced:  # else it is not known which boot they belong to: CDR tells of them
+            self._feed(buffered)
         self._on_state(self._model.view.enterprise, self._model.view.pbx, "down", reason)
 
     def on_bytes(self, data: bytes, at: float) -> None: ...
@@ -136,49 +176,121 @@ class PbxFeed:
     def _resync_soon(self, link: Link) -> None:
         if self._buffer is None:
             self._buffer = []
-        self._supervisor.job("resync", self._resync(link))
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+        self._resyncing = self._supervisor.job("resync", self._resync(link))
 
     async def _resync(self, link: Link) -> None:
-        """Which boot is this, what lives; then the events that came meanwhile, in order."""
-        view = self._model.view
-        try:
-            boot = boot_of(await link.request(CoreStatus()))
-            known = self._model.knows()  # before asking: what begins meanwhile is not in the answer
-            shown = await link.request(CoreShowChannels())
-            if not view.boot:
-                await self._take_over(shown)
-            alive = channels_of(shown)
-            gone = known if boot != view.boot and view.boot else known - alive if alive is not None else set()
-            self._take(self._model.lose(gone, time.time()))
-            self._model.view = replace(self._model.view, boot=boot)
-            self._on_state(view.enterprise, view.pbx, "up", "")
-        except (LinkDown, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            log.warning("resync failed", pbx=self._name, error=str(error))
-        finally:
-            buffered, self._buffer = self._buffer or [], None
-            for frame, at in buffered:
-                self._take(self._model.feed(frame, at))
+        """Until it succeeds or the link is gone; meanwhile events wait, for without it they would begin calls that are there already."""
+        delay_s = RETRY_S
+        while True:
+            try:
+                self._is_stale = False
+                left = Left() if self._is_synced else await self._recorder.left(self._model.view.enterprise, self._model.view.pbx)
+                snapshot = await _look(link)
+                if not self._is_stale:
+                    break
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, LinkDown) as error:
+                if isinstance(error, LinkDown) and not isinstance(error, ActionTimeout):
+                    return
+                log.warning("resync failed, tried again", pbx=self._name, error=str(error)[:200], retry_in_s=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(MAX_RETRY_S, delay_s * 2)
+        self._reconcile(left, snapshot)
+        await self._note_seen()
 
-    async def _take_over(self, shown: Answer) -> None:
-        """What a former process left open: the living go on under their id, the others are ended and told."""
-        if not shown.ok:
+    def _reconcile(self, left: Left, snapshot: Snapshot) -> None:
+        """The model is made to agree with the snapshot, then hears what came meanwhile. In one go: nothing may come between."""
+        view, now = self._model.view, time.time()
+        buffered, self._buffer = self._buffer or [], None
+        born = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Newchannel"}
+        hung_up = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Hangup"}
+        verdict = judge(snapshot, view.boot, self._model.present(), hung_up)
+        familiar = self._model.knows() | born | (snapshot.channels or {}).keys()
+        is_reused = verdict.rebooted or bool(verdict.gone & (snapshot.channels or {}).keys())
+        if is_reused:  # what has their names now is something else
+            self._take(self._model.lose(verdict.gone, now, reused=True))
+        boot, living = verdict.boot, 0
+        if not self._is_synced:
+            is_same, adopted, ends = sort_out(left, snapshot)
+            boot, living = (left.boot or snapshot.boot) if is_same else snapshot.boot, len(adopted)
+            self._model.adopt(adopted)
+            self._take(ends)
+        self._model.view = replace(self._model.view, boot=boot)
+        self._is_synced = True
+        self._astray = set()
+        self._take(self._model.take_in(events_of(snapshot, self._model.present(), born), snapshot.at))
+        if not is_reused:  # only now: what is left of their calls has to be found together with them
+            self._take(self._model.lose(verdict.gone, now))
+        self._feed([one for one in buffered if snapshot.channels is None or is_heard_of(one[0], familiar)])
+        log.info(
+            "resynced", pbx=self._name, rebooted=verdict.rebooted, channels=None if snapshot.channels is None else len(snapshot.channels),
+            ended_unseen=len(verdict.gone), left_open=len(left.calls), going_on=living, buffered=len(buffered),
+        )  # fmt: skip
+        since, self._unseen_since = self._unseen_since if self._unseen_since is not None else left.seen_at, None
+        if since is not None:
+            self._on_gap(view.enterprise, view.pbx, since, now)
+        self._on_state(view.enterprise, view.pbx, "up", "")
+
+    def _feed(self, events: list[tuple[Frame, float]]) -> None:
+        for frame, at in events:
+            self._take(self._model.feed(frame, at))
+
+    async def _sweep(self) -> None:
+        """What the PBX and the model do not agree about twice in a row was not seen: look again."""
+        while True:
+            await asyncio.sleep(self._sweep_s * random.uniform(0.8, 1.2))  # not all PBXs at once
+            link = self._link
+            if link is None or self._buffer is not None or not self._is_synced:
+                continue
+            try:
+                channels = read_channels(await link.request(CoreShowChannels()))
+            except LinkDown:
+                continue
+            if channels is not None and self._buffer is None:
+                before, self._astray = self._astray, astray(channels, self._model.knows())
+                if still := before & self._astray:
+                    log.warning("channels out of step with the pbx", pbx=self._name, channels=len(still))
+                    self._resync_soon(link)
+                    continue
+            await self._note_seen()
+
+    async def _keep_traces(self) -> None:
+        while True:
+            await asyncio.sleep(TRACE_S)
+            await self._put_away()
+
+    async def _put_away(self, *, all_ended: bool = False) -> None:
+        """Stores the traces of calls that are over; without a database they are let go."""
+        if self._tracer is None:
             return
+        ripe = self._tracer.ripe(time.time(), all_ended=all_ended)
+        if not ripe:
+            return
+        traces = await asyncio.to_thread(lambda: [pack(one, self._masker) for one in ripe])
+        try:
+            await self._recorder.keep_traces(self._model.view.enterprise, traces)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            log.warning("traces let go", pbx=self._name, calls=len(traces), error=str(error)[:200])
+
+    async def _note_seen(self) -> None:
+        """Up to here nothing was missed: what a next process needs to know."""
         view = self._model.view
-        left = await self._recorder.left_open(view.enterprise, view.pbx)
-        living, ends = sort_out(left, shown, time.time())
-        self._model.adopt(living)
-        self._take(ends)
-        if left:
-            log.info("calls of a former process", pbx=self._name, living=len(living), ended=len(ends))
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, time.time())
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self._take(self._model.tick(time.time()))
+            if self._unseen_since is not None and self._link is None and time.time() - self._unseen_since > GIVE_UP_S:
+                self._take(self._model.lose(self._model.knows(), time.time()))
 
     def _take(self, changes: list[CallChange]) -> None:
         if not changes:
             return
+        if self._tracer is not None:
+            self._tracer.changed(changes)
         for change in changes:
             if change.call.ended_at is not None and change.call.result is not None:
                 metrics.CALLS.labels(str(change.call.direction), str(change.call.result)).inc()
@@ -243,3 +355,15 @@ class PbxFeed:
                     "call", enterprise=call.enterprise, call=call.id, direction=str(call.direction), result=str(call.result),
                     customer=masked(call.customer_number), answered_by=call.answered_by, talk_s=round(call.talk_seconds, 1), gap=call.gap,
                 )  # fmt: skip
+
+
+async def _look(link: Link) -> Snapshot:
+    """Asks the PBX what it is and what lives. Raises LinkDown, ActionTimeout.
+
+    The bridges are asked for last: Asterisk hands out the events that wait before it takes the next action (main/manager.c), so what is
+    older than the list of channels has come by then.
+    """
+    status = await link.request(CoreStatus())
+    shown = await link.request(CoreShowChannels())
+    at = time.time()
+    return read_snapshot(status, shown, await link.request(BridgeList()), at)

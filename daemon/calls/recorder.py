@@ -11,13 +11,20 @@ from typing import Any
 import asyncpg
 
 from daemon.calls.plan import Planner, Told
+from daemon.calls.resync import Left
+from daemon.calls.tracer import Trace
 from daemon.model.call import Call
-from daemon.model.signal import CallChange
+from daemon.model.delivery import Kind
+from daemon.model.signal import CallChange, Ended
 from daemon.store.calls import CallRepository
 from daemon.store.leases import LeaseLost, Leases
+from daemon.store.missed import take_untold
+from daemon.store.pbx_states import PbxStates
 from daemon.store.pool import Database
+from daemon.store.traces import TraceRepository
 
 LEASE_LOST = "VL001"
+LATE_KINDS = (Kind.JOURNAL, Kind.RECORDING)
 
 
 class Recorder:
@@ -28,6 +35,8 @@ class Recorder:
         self._leases = leases
         self._planner = planner
         self._calls = CallRepository(db)
+        self._states = PbxStates(db)
+        self._traces = TraceRepository(db)
 
     async def record(self, enterprise: str, pbx: str, changes: Sequence[CallChange]) -> set[str]:
         """Stores `changes` (of one PBX, in order); gives the integrations that have something to be told.
@@ -42,7 +51,7 @@ class Recorder:
             record = calls[change.call.id] = change.call.to_json()
             told += [(record, item) for item in self._planner.plan(enterprise, change)]
         try:
-            await self._db.fetch(
+            closed = await self._db.fetchval(
                 "select record_changes($1, $2, $3, $4, $5, $6)",
                 enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [outbox_row(*item) for item in told],
             )  # fmt: skip
@@ -50,11 +59,49 @@ class Recorder:
             if error.sqlstate == LEASE_LOST:
                 raise LeaseLost(f"{enterprise}/{pbx}") from None
             raise
+        integrations = {item.integration for _, item in told}
+        return integrations | await self.tell_closed(enterprise) if closed else integrations
+
+    async def tell_closed(self, enterprise: str) -> set[str]:
+        """Plans what CRMs are told of missed calls that were closed; gives the integrations that have something to be told.
+
+        What was closed and not yet told waits in the database: a process that stops in between leaves it to the next one.
+        """
+        async with self._db.tenant(enterprise) as connection:
+            told = []
+            for call, signal in await take_untold(connection, enterprise):
+                record = call.to_json()
+                told += [(record, item) for item in self._planner.plan(enterprise, CallChange(call, (signal,), signal.at))]
+            if told:
+                await connection.execute("select store_changes($1, '', '[]', $2)", enterprise, [outbox_row(*item) for item in told])
         return {item.integration for _, item in told}
 
-    async def left_open(self, enterprise: str, pbx: str) -> list[Call]:
-        """Calls of a PBX that are stored without an end: a former process was stopped while they lived."""
-        return [Call.from_json(record) for record in await self._calls.open(enterprise, pbx)]
+    async def record_late(self, enterprise: str, pbx: str, calls: Sequence[Call]) -> tuple[int, set[str]]:
+        """Stores calls that CDR told of: no popups, only what is for the journal. Never over a call that lives or was seen whole.
+
+        Gives how many were stored, and the integrations that have something to be told.
+        """
+        told = []
+        for call in calls:
+            change = CallChange(call, (Ended(()),), call.ended_at or call.started_at, late=True)
+            told += [(call.to_json(), item) for item in self._planner.plan(enterprise, change) if item.planned.kind in LATE_KINDS]
+        stored = await self._db.fetchval(
+            "select backfill_calls($1, $2, $3, $4)", enterprise, pbx, [call.to_json() for call in calls], [outbox_row(*item) for item in told]
+        )
+        return int(stored), {item.integration for _, item in told}
+
+    async def keep_traces(self, enterprise: str, traces: Sequence[Trace]) -> None:
+        """What the PBX and the model said of calls that are over."""
+        await self._traces.add(enterprise, traces)
+
+    async def left(self, enterprise: str, pbx: str) -> Left:
+        """What a former process left of a PBX."""
+        boot, seen_at = await self._states.get(enterprise, pbx)
+        return Left(boot, seen_at, tuple(Call.from_json(record) for record in await self._calls.open(enterprise, pbx)))
+
+    async def note_seen(self, enterprise: str, pbx: str, boot: str, at: float) -> None:
+        """Nothing of this PBX was missed up to Unix time `at`."""
+        await self._states.put(enterprise, pbx, boot, at)
 
 
 def outbox_row(call: dict[str, Any], told: Told) -> dict[str, Any]:

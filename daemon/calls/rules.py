@@ -207,14 +207,14 @@ class Judgement:
             return Result.ANSWERED
         if any(channel.mailbox_at is not None for channel in group.channels.values()):
             return Result.VOICEMAIL
+        if group.is_lost:  # a phone that rang to the last moment seen was not let ring out
+            return Result.INTERRUPTED
         if self._gave_up():
             return Result.CANCELLED
         outcomes = {outcome for dial in group.dials if (outcome := self._leg_result(dial))}
         for result in (Result.NO_ANSWER, Result.BUSY, Result.REJECTED):
             if result in outcomes:
                 return result
-        if group.is_lost:
-            return Result.INTERRUPTED
         return Result.UNAVAILABLE if Result.UNAVAILABLE in outcomes else self._dialplan_result()
 
     def _gave_up(self) -> bool:

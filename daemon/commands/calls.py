@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-from daemon.commands.common import EnterpriseOption, open_house, print_table, read_documents, run_work
+from daemon.commands.common import EnterpriseOption, open_house, print_json, print_table, read_documents, run_work
 from daemon.errors import NotFound, SettingsError
 from daemon.settings import Settings
 
@@ -77,6 +81,78 @@ def calls_tail(enterprise: Annotated[str | None, typer.Option("--enterprise", he
                 )
 
     run_work(work)
+
+
+@commands.command("explain")
+def calls_explain(
+    call: Annotated[str, typer.Argument(help="The call's id.")],
+    enterprise: Annotated[str | None, typer.Option("--enterprise", help="Whose call; found by itself when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole story as JSON.")] = False,
+    ami: Annotated[Path | None, typer.Option("--ami", help="Write the raw events there, as a TRACE for `calls replay`.")] = None,
+) -> None:
+    """Raw events, model transitions, deliveries and CRM answers in time order, and why something was not sent."""
+
+    async def work(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
+        from daemon.explain import Explain
+
+        async with open_house(settings) as (tenants, db):
+            await tenants.load()
+            explain = Explain(db, tenants)
+            for number in [enterprise] if enterprise else list(tenants.all()):
+                try:
+                    story = await explain.story(number, call)
+                except NotFound:
+                    continue
+                return story, await explain.trace(number, call) if ami else None
+            raise NotFound(f"there is no call {call}")
+
+    story, raw = run_work(work)
+    if ami is not None and raw is not None:
+        ami.write_bytes(raw)
+        print(f"{len(raw)} bytes", file=sys.stderr)
+    if as_json:
+        print_json(story)
+        return
+    _calls_table([story["call"]])
+    print()
+    for item in story["items"]:
+        detail = item["detail"] if item["kind"] != "delivery" else {"attempts": item["detail"]["attempts"], "error": item["detail"]["last_error"]}
+        print(f"{item['at']}  {item['kind']:8}  {item['what']}  {json.dumps(detail, ensure_ascii=False)[:300]}")
+    for note in story["notes"]:
+        print(f"note: {note}")
+
+
+@commands.command("backfill")
+def calls_backfill(
+    enterprise: EnterpriseOption,
+    since: Annotated[str, typer.Option("--from", help="ISO 8601; without an offset in the enterprise's zone.")],
+    until: Annotated[str, typer.Option("--to", help="ISO 8601; at most 31 days later.")],
+    pbx: Annotated[str | None, typer.Option("--pbx", help="Only this one.")] = None,
+) -> None:
+    """Completes missing calls from CDR; no popups."""
+
+    async def work(settings: Settings) -> Any:
+        from daemon.wiring.afterwards import open_backfill
+
+        async with open_backfill(settings) as (tenants, backfill):
+            tenancy = tenants.get(enterprise)
+            if tenancy is None:
+                raise NotFound(f"there is no enterprise {enterprise}")
+            begin, end = (_moment(text, tenancy.enterprise.timezone, name) for text, name in ((since, "from"), (until, "to")))
+            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+                task = bar.add_task("reading CDR", total=None)
+                return await backfill.window(enterprise, begin, end, pbx=pbx, progress=lambda done, of: bar.update(task, completed=done, total=of))
+
+    done = run_work(work)
+    print(f"{done.rows} rows, {done.calls} calls, {done.stored} stored or completed")
+
+
+def _moment(text: str, zone: str, name: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"--{name} is a time like 2026-11-21T08:00 or 2026-11-21T08:00:00+03:00", field=name) from None
+    return at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
 
 
 def _calls_table(calls: list[dict[str, Any]]) -> None:

@@ -42,13 +42,30 @@ class RecordingAdded:
     name: str
 
 
-Signal = Ringing | StoppedRinging | Answered | Ended | RecordingAdded
+@dataclass(frozen=True, slots=True)
+class CalledBack:
+    """This missed call is closed: somebody talked with the customer since, or said that it is done. Told once, long after Ended.
+
+    how: called_back, got_through or done. at: Unix seconds. by: an extension, or who said so. call_id: the call in which it happened.
+    """
+
+    how: str
+    at: float
+    by: str | None
+    call_id: str | None
+
+
+Signal = Ringing | StoppedRinging | Answered | Ended | RecordingAdded | CalledBack
 
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """A call's new record and what brought it about. `at`: Unix seconds of the PBX event's arrival."""
+    """A call's new record and what brought it about. `at`: Unix seconds of the PBX event's arrival.
+
+    late: it was found afterwards (in CDR): for the journal, not for popups, tasks and leads.
+    """
 
     call: Call
     signals: tuple[Signal, ...]
     at: float
+    late: bool = False

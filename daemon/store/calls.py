@@ -60,8 +60,8 @@ class CallRepository:
                    order by started_at desc, id desc limit $11""",
                 enterprise, since, until, direction, result, missed, number, extension, *after, limit + 1,
             )  # fmt: skip
-            legs = await self._legs(connection, enterprise, [row["id"] for row in rows[:limit]])
-        items = [_call_json(row, legs.get(row["id"], [])) for row in rows[:limit]]
+            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows[:limit]])
+        items = [call_json(row, legs.get(row["id"], [])) for row in rows[:limit]]
         following = encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"])) if len(rows) > limit else None
         return items, following
 
@@ -80,8 +80,8 @@ class CallRepository:
     async def read(self, connection: Connection, enterprise: str, key: uuid.UUID) -> dict[str, Any] | None:
         """One call inside the caller's transaction of that tenant, or None."""
         row = await connection.fetchrow("select * from calls where enterprise_number = $1 and id = $2", enterprise, key)
-        legs = await self._legs(connection, enterprise, [key]) if row is not None else {}
-        return _call_json(row, legs.get(key, [])) if row is not None else None
+        legs = await self.legs_of(connection, enterprise, [key]) if row is not None else {}
+        return call_json(row, legs.get(key, [])) if row is not None else None
 
     async def open(self, enterprise: str, pbx: str) -> list[dict[str, Any]]:
         """Calls of one PBX that have no end yet, oldest first."""
@@ -89,8 +89,8 @@ class CallRepository:
             rows = await connection.fetch(
                 "select * from calls where enterprise_number = $1 and pbx = $2 and ended_at is null order by started_at", enterprise, pbx
             )
-            legs = await self._legs(connection, enterprise, [row["id"] for row in rows])
-        return [_call_json(row, legs.get(row["id"], [])) for row in rows]
+            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows])
+        return [call_json(row, legs.get(row["id"], [])) for row in rows]
 
     async def logs(
         self, enterprise: str, *, integration: str | None = None, status: str | None = None, event_type: str | None = None,
@@ -124,7 +124,9 @@ class CallRepository:
             "deliveries": [{"integration": r["integration"], "state": r["state"], "count": r["count"]} for r in deliveries],
         }
 
-    async def _legs(self, connection: Any, enterprise: str, ids: list[uuid.UUID]) -> dict[uuid.UUID, list[Any]]:
+    @staticmethod
+    async def legs_of(connection: Any, enterprise: str, ids: list[uuid.UUID]) -> dict[uuid.UUID, list[Any]]:
+        """The legs of these calls, by call."""
         rows = await connection.fetch("select * from legs where enterprise_number = $1 and call_id = any ($2) order by call_id, position", enterprise, ids)
         found: dict[uuid.UUID, list[Any]] = {}
         for row in rows:
@@ -136,7 +138,7 @@ def _at(value: datetime | None) -> str | None:
     return iso(value.timestamp()) if value else None
 
 
-def _call_json(row: Any, legs: list[Any]) -> dict[str, Any]:
+def call_json(row: Any, legs: list[Any]) -> dict[str, Any]:
     """A row as the contract's record."""
     return {
         "id": str(row["id"]),

@@ -29,3 +29,5 @@ LOOKUPS = Counter("vochid_lookups_total", "Answers to `who looks after this cust
 LOOKUP_SECONDS = Histogram("vochid_lookup_seconds", "Time to such an answer", buckets=_FAST)
 LOOKUP_CACHE = Counter("vochid_lookup_cache_total", "Looks into the cache of managers", ["outcome"])
 LOOKUP_UNLOGGED = Counter("vochid_lookup_unlogged_total", "Decisions that did not fit into the log's queue")
+BACKFILLED = Counter("vochid_calls_from_cdr_total", "Calls stored or completed from CDR", ["enterprise"])
+UNCONFIRMED = Gauge("vochid_unconfirmed_calls", "Calls of the last day that a CRM's journal should have and did not confirm", ["integration", "state"])

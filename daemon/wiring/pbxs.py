@@ -19,6 +19,7 @@ from daemon.model.signal import CallChange
 from daemon.store.leases import Leases, PbxKey
 from daemon.tenants.document import Pbx
 from daemon.tenants.service import Tenants
+from daemon.wiring.afterwards import Afterwards
 
 LEASE_RETRY_S = 2.0
 
@@ -31,7 +32,7 @@ class Pbxs:
     """
 
     def __init__(
-        self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live, ended: Callable[[Call], None] = lambda _: None
+        self, tenants: Tenants, leases: Leases, recorder: Recorder, dispatcher: Dispatcher, live: Live, afterwards: Afterwards, ended: Callable[[Call], None]
     ) -> None:
         self._tenants = tenants
         self._leases = leases
@@ -39,6 +40,7 @@ class Pbxs:
         self._dispatcher = dispatcher
         self._live = live
         self._ended = ended
+        self._afterwards = afterwards
         self._feeds: dict[PbxKey, PbxFeed] = {}
         self.watches: dict[PbxKey, DeviceWatch] = {}
         self._changed = asyncio.Event()
@@ -88,7 +90,10 @@ class Pbxs:
     def _handler(self, key: PbxKey) -> LinkHandler:
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = PbxFeed(self._view(key), self._recorder, self.stored, self._state, self.watchers)
+            feed = self._feeds[key] = PbxFeed(
+                self._view(key), self._recorder, self.stored, self._state, self.watchers, on_gap=self._afterwards.gap,
+                tracer=self._afterwards.tracer(), masker=self._afterwards.masker,
+            )  # fmt: skip
             feed.start()
             watch = self.watches[key] = DeviceWatch("/".join(key), self._view(key).internal_context or "")
             watch.start()

@@ -316,7 +316,7 @@ async def test_claiming_stays_on_its_index_however_long_the_queue_is(db: Databas
         async with db.tenant(NUMBER) as connection:
             await connection.execute(
                 "insert into deliveries (enterprise_number, integration, call_id, kind, key, priority, payload, due_at) "
-                "select '0367', 'retailcrm', gen_random_uuid(), 'journal', 'k' || n, 1, '{}', now() + (n || ' s')::interval "
+                "select '0367', 'retailcrm', gen_random_uuid(), 'journal', 'k' || n, 1, '{}', now() + (n + 600 || ' s')::interval "
                 "from generate_series(1, 20000) n"
             )
         owner = await asyncpg.connect(db.url)
