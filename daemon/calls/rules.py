@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from daemon.calls.graph import Channel, Dial, Group, Talk
+from daemon.calls.graph import Channel, Dial, Group, Move, Talk
 from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction, Leg, LegKind, Result, Transfer
 from daemon.model.phone import to_e164
@@ -28,11 +28,16 @@ def call_id(view: PbxView, first_uniqueid: str) -> str:
 
 def is_external(channel: Channel, view: PbxView) -> bool:
     """Whether a real channel leads out of the office. A dialled trunk carries the trunk's own context too."""
-    if channel.is_local:
+    if channel.is_plumbing:
         return False
     if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
         return True
     return channel.context != view.internal_context and _own_extension(channel, view) is None
+
+
+def has_customer(group: Group, view: PbxView) -> bool:
+    """Whether somebody from outside is in the group."""
+    return any(is_external(channel, view) for channel in group.channels.values())
 
 
 def _own_extension(channel: Channel, view: PbxView) -> str | None:
@@ -45,7 +50,7 @@ def extension_of(channel: Channel, view: PbxView) -> str | None:
 
     Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
     """
-    if channel.is_local or view.is_trunk(channel.name):
+    if channel.is_plumbing or view.is_trunk(channel.name):
         return None
     dialled = channel.dialled.caller_exten if channel.dialled else None
     known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
@@ -60,10 +65,11 @@ class Judgement:
     def __init__(self, group: Group, view: PbxView) -> None:
         self.group = group
         self.view = view
-        real = [channel for channel in group.channels.values() if not channel.is_local]
+        real = [channel for channel in group.channels.values() if not channel.is_plumbing]
         self.externals = [channel for channel in real if is_external(channel, view)]
         self.internals = [channel for channel in real if channel not in self.externals]
         self.arrived = [channel for channel in self.externals if _arrived(channel)]
+        self.direction_is_in = bool(self.arrived)
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
@@ -111,7 +117,14 @@ class Judgement:
         """A party's number: extension, or the outside number as it called or was dialled."""
         if channel not in self.externals:
             return extension_of(channel, self.view)
-        return self.view.number(channel.number) if _arrived(channel) else self.dialled_number(channel)
+        return self._shown_number(channel) if _arrived(channel) else self.dialled_number(channel)
+
+    def _shown_number(self, channel: Channel) -> str | None:
+        """The number a caller showed. A gateway may show the line's own number until the dialplan sets the caller's."""
+        for text in (channel.number, channel.shown_as):
+            if text and not self.view.known_line(text):
+                return self.view.number(text)
+        return None
 
     def dialled_number(self, channel: Channel) -> str | None:
         """The number that was dialled to reach an external channel.
@@ -122,6 +135,8 @@ class Judgement:
         dial = channel.dialled
         candidates = [dial.caller_exten, dial.dial_string.partition("@")[0].rpartition("/")[2]] if dial else []
         candidates.insert(1, channel.number or "")
+        if self.direction_is_in:  # an arrived call that goes out again, to a mobile: the dialplan stands at the line that was called
+            candidates = [text for text in candidates if not self.view.known_line(text)]
         if self.initiator is not None and not self.group.originated:
             candidates.append(self.initiator.exten)
         for candidate in candidates:
@@ -171,7 +186,7 @@ class Judgement:
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and _was_alerted(c)]
+        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and not c.consulted and _was_alerted(c)]
         return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
 
     def ringing_now(self) -> tuple[str, ...]:
@@ -188,13 +203,15 @@ class Judgement:
         return {number for c in self.internals if c.ended_at is None and c.up_at is not None and (number := extension_of(c, self.view))}
 
     def spans(self) -> list[Talk]:
-        """Talks, with a pause after which the same person comes back counted in."""
+        """Talks, with a pause after which the same person comes back counted in, unless the customer was parked meanwhile."""
         merged: list[Talk] = []
+        parked = [move.order for move in self.group.moves if move.kind == "park"]
         for talk in self.group.talks:
-            if merged and merged[-1].person == talk.person and merged[-1].end is not None:
-                merged[-1] = Talk(talk.person, merged[-1].start, talk.end)
+            last = merged[-1] if merged else None
+            if last is not None and last.person == talk.person and last.end is not None and not any(last.order <= order < talk.order for order in parked):
+                merged[-1] = Talk(talk.person, last.start, talk.end, last.order)
             else:
-                merged.append(Talk(talk.person, talk.start, talk.end))
+                merged.append(replace(talk))
         return merged
 
     # -- how it ended ----------------------------------------------------------------------------------------------------
@@ -217,6 +234,8 @@ class Judgement:
         return Result.UNAVAILABLE if Result.UNAVAILABLE in outcomes else self._dialplan_result()
 
     def _gave_up(self) -> bool:
+        if self.group.consult:
+            return True  # whoever asked went over to the other call
         calling = self._calling()
         requests = [channel.hangup_requested_at for channel in calling if channel.hangup_requested_at is not None]
         if requests:
@@ -240,14 +259,14 @@ class Judgement:
 
     def _is_plumbing(self, dial: Dial) -> bool:
         dest = self.group.channels.get(dial.dest)
-        return dest is None or dest.is_local
+        return dest is None or dest.is_plumbing
 
     def _rings_initiator(self, dial: Dial) -> bool:
         return self.group.originated and self.initiator is not None and dial.dest == self.initiator.uniqueid
 
     def _leg_result(self, dial: Dial) -> Result | None:
         dest = self.group.channels.get(dial.dest)
-        if dest is None or dest.is_local or dial.forwarded:
+        if dest is None or dest.is_plumbing or dial.forwarded:
             return None
         cause = dest.cause
         if dial.status == "BUSY" or cause in _BUSY_CAUSES:
@@ -273,24 +292,47 @@ class Judgement:
         return Result.REJECTED if causes & _REJECTED_CAUSES else Result.UNAVAILABLE
 
     def transfers(self) -> tuple[Transfer, ...]:
-        """Forwards by the phone that rang (302)."""
-        found = []
+        """Everything that moved the call, in order: what people did, and forwards by the phone that rang (302)."""
+        found = [(move.order, self._moved(move)) for move in self.group.moves]
         for dial in self.group.dials:
             source = self.group.channels.get(dial.dest)
-            if not dial.forwarded or source is None or source.is_local:
-                continue
-            target = self._forward_target(dial)
-            done = target is not None and any(talk.person == target for talk in self.group.talks)
-            found.append(Transfer("forward", self.number_of(source), target, done))
-        return tuple(found)
+            if dial.forwarded and source is not None and not source.is_plumbing:
+                target, done = self._taken_after(dial.order, source)
+                found.append((dial.order, Transfer("forward", self.number_of(source), target, done)))
+        return tuple(transfer for _, transfer in sorted(found, key=lambda item: item[0]))
 
-    def _forward_target(self, forwarded: Dial) -> str | None:
-        """Whom the call went on to: the first real channel dialled after the forward."""
+    def _moved(self, move: Move) -> Transfer:
+        source = self.number_of(move.source) if move.source else self._parker(move.source_shown)
+        if move.target is not None:
+            target = self.number_of(move.target)
+            done = any(talk.person == target and (talk.ended_order is None or talk.ended_order >= move.order) for talk in self.group.talks)
+        else:
+            target, done = self._taken_after(move.order, move.source if move.kind != "park" else None)
+            target = target or (self.view.number(move.exten) if move.kind != "park" else None)
+        return Transfer(move.kind, source, target, done and not move.failed)
+
+    def _parker(self, dial_string: str) -> str | None:
+        """`PJSIP/161` -> 161."""
+        endpoint = dial_string.partition("/")[2]
+        return endpoint if self.view.is_extension(endpoint) else None
+
+    def _taken_after(self, order: int, source: Channel | None) -> tuple[str | None, bool]:
+        """Whom the call went on to after `order`, and whether they talked: who was dialled and talked, else who was dialled first.
+
+        A call that comes back to its `source` was not taken.
+        """
+        until = min((move.order for move in self.group.moves if move.order > order), default=None)
+        own = self.number_of(source) if source is not None else None
+        first = None
         for dial in self.group.dials:
             dest = self.group.channels.get(dial.dest)
-            if dial is not forwarded and dest is not None and not dest.is_local and dial.began_at >= (forwarded.ended_at or 0):
-                return self.number_of(dest)
-        return None
+            if dial.order <= order or dest is None or dest.is_plumbing or (until is not None and dial.order >= until):
+                continue
+            number = self.number_of(dest)
+            if number != own and any(talk.person == number and talk.order > dial.order for talk in self.group.talks):
+                return number, True
+            first = first or number
+        return first, False
 
     # -- the record --------------------------------------------------------------------------------------------------------
 
@@ -326,7 +368,7 @@ class Judgement:
             consult=group.consult,
             recordings=tuple(group.recordings),
             gap=group.has_gap,
-            legs=tuple(self._leg(c) for c in sorted(group.channels.values(), key=lambda c: c.created_at) if not c.is_local),
+            legs=tuple(self._leg(c) for c in sorted(group.channels.values(), key=lambda c: c.created_at) if not c.is_plumbing),
         )
 
     def _initiator_number(self) -> str | None:
@@ -338,7 +380,9 @@ class Judgement:
         kind = LegKind.INTERNAL
         if channel in self.externals:
             kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
-        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause)
+        # A channel may outlive the call, in another one or by a moment: its part in this one is over.
+        ended_at = channel.ended_at if channel.ended_at is not None else self.group.closed_at
+        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, ended_at, channel.cause)
 
 
 def completed(seen: Call, prior: Call) -> Call:
@@ -384,6 +428,8 @@ def _is_called(channel: Channel) -> bool:
 
 
 def _was_alerted(channel: Channel) -> bool:
-    """Whether the phone rang, or was picked up without a word of ringing."""
+    """Whether the phone rang, or was picked up without a word of ringing; not one that took somebody else's call."""
+    if channel.dialled is not None and channel.dialled.unpaired and not channel.was_born_called:
+        return False
     told = channel.dialled is not None and channel.dialled.alerted_at is not None
     return told or channel.ringing_at is not None or channel.up_at is not None

@@ -28,6 +28,10 @@ class Teller:
     def __len__(self) -> int:
         return len(self._told)
 
+    def knows(self, group: Group) -> bool:
+        """Whether anything was told of the group."""
+        return group in self._told
+
     def take_over(self, group: Group, prior: Call) -> None:
         """A former process told this much of the group."""
         popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))

@@ -238,6 +238,9 @@ def test_two_phones_of_a_merged_call_are_one_record_and_the_younger_one_is_marke
     model.feed(
         event("Newchannel", Channel="PJSIP/150-9", ChannelState="4", CallerIDNum="150", Context="inoffice", Exten="151", Uniqueid="9", Linkedid="9"), 2.0
     )
+    model.feed(
+        event("DialBegin", Channel="PJSIP/150-9", Uniqueid="9", Linkedid="9", Exten="151", DestChannel="PJSIP/151-8", DestUniqueid="8", DestLinkedid="9",
+              DestChannelState="0", DestContext="inoffice"), 2.1)  # fmt: skip
     changes = model.feed(event("BridgeEnter", BridgeUniqueid="b", BridgeType="basic", Channel="PJSIP/150-9", Uniqueid="9", Linkedid="9"), 3.0)
     changes += model.feed(event("BridgeEnter", BridgeUniqueid="b", BridgeType="basic", Channel="PJSIP/provider-1", Uniqueid="1", Linkedid="1"), 3.0)
     consult = next(change.call for change in changes if change.call.consult)
