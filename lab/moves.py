@@ -95,7 +95,7 @@ async def attended_of_an_outgoing_call(stage: Stage) -> None:
 @scenario(
     "161 asks a colleague's mobile and hands the customer over.",
     inbound("answered", rang=["161"], **talk("161", MOBILE), transfers=[moved("attended", "161", MOBILE)]),
-    outbound("answered", customer_number=MOBILE, **CONSULT, **talked("161")),
+    internal("answered", MOBILE, **CONSULT, **talked(MOBILE)),
 )
 async def attended_to_mobile(stage: Stage) -> None:
     call, line = await _reaches_161(stage)
@@ -603,7 +603,7 @@ async def trunks_own_number(stage: Stage) -> None:
     await _hang_up(call, 1)
 
 
-@scenario("A colleague calls in from a mobile.", inbound("answered", customer_number=MOBILE, rang=["150"], **talked("150")))
+@scenario("A colleague calls in from a mobile: no customer.", internal("answered", ONE_PHONE, initiator=MOBILE, rang=["150"], **talked("150")))
 async def colleagues_mobile(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(ONE_PHONE, caller=MOBILE)

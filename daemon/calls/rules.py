@@ -68,8 +68,9 @@ class Judgement:
         real = [channel for channel in group.channels.values() if not channel.is_plumbing]
         self.externals = [channel for channel in real if is_external(channel, view)]
         self.internals = [channel for channel in real if channel not in self.externals]
-        self.arrived = [channel for channel in self.externals if _arrived(channel)]
-        self.direction_is_in = bool(self.arrived)
+        came = [channel for channel in self.externals if _arrived(channel)]
+        self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles]
+        self.arrived = [channel for channel in came if channel not in self.colleagues]
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
@@ -84,7 +85,7 @@ class Judgement:
                 return channel
         if self.group.originated:
             return self.internals[0] if self.internals else None
-        return None
+        return self.colleagues[0] if self.colleagues else None
 
     def _direction(self) -> Direction:
         if self.arrived:
@@ -94,9 +95,17 @@ class Judgement:
         first = self.initiator
         if first is not None and self.view.is_extension(first.exten) and not self._went_out_as(first.exten):
             return Direction.INTERNAL
+        if first in self.colleagues and len(self.externals) == len(self.colleagues):
+            return Direction.INTERNAL  # from their mobile: no customer, and no missed call
         if self.externals:
-            return Direction.OUT
-        return Direction.OUT if first is not None and self.view.is_phone(first.exten) else Direction.INTERNAL
+            return Direction.INTERNAL if all(self._is_colleague(channel) for channel in self.externals) else Direction.OUT
+        if first is None or not self.view.is_phone(first.exten):
+            return Direction.INTERNAL
+        return Direction.INTERNAL if self.view.number(first.exten) in self.view.employee_mobiles else Direction.OUT
+
+    def _is_colleague(self, channel: Channel) -> bool:
+        """Whether an outside channel is the mobile of one of ours."""
+        return channel in self.colleagues or self.dialled_number(channel) in self.view.employee_mobiles
 
     def _went_out_as(self, dialled: str) -> bool:
         """Whether a trunk was given this very number: an emergency number may look like an extension."""
@@ -135,7 +144,7 @@ class Judgement:
         dial = channel.dialled
         candidates = [dial.caller_exten, dial.dial_string.partition("@")[0].rpartition("/")[2]] if dial else []
         candidates.insert(1, channel.number or "")
-        if self.direction_is_in:  # an arrived call that goes out again, to a mobile: the dialplan stands at the line that was called
+        if self.arrived:  # an arrived call that goes out again, to a mobile: the dialplan stands at the line that was called
             candidates = [text for text in candidates if not self.view.known_line(text)]
         if self.initiator is not None and not self.group.originated:
             candidates.append(self.initiator.exten)
@@ -164,7 +173,9 @@ class Judgement:
 
     def _called_inside(self) -> str | None:
         first = self.initiator
-        return first.exten or None if first is not None else None
+        if first is None:
+            return None
+        return self.view.line(first.exten) if self.view.is_phone(first.exten) else first.exten or None
 
     @property
     def customer_name(self) -> str | None:
@@ -197,6 +208,11 @@ class Judgement:
             if channel.ended_at is None and channel.up_at is None and _is_called(channel) and _was_alerted(channel)
         ]
         return tuple(dict.fromkeys(number for number in now if number))
+
+    def talking_now(self) -> str | None:
+        """The internal number of who talks with the customer at this moment."""
+        last = self.group.talks[-1] if self.group.talks else None
+        return last.person if last is not None and last.end is None and self.view.is_extension(last.person) else None
 
     def up_now(self) -> set[str]:
         """Internal numbers whose phone is off the hook in this call."""
@@ -374,7 +390,7 @@ class Judgement:
     def _initiator_number(self) -> str | None:
         if self.direction is Direction.IN or self.initiator is None:
             return None
-        return extension_of(self.initiator, self.view)
+        return self.number_of(self.initiator)
 
     def _leg(self, channel: Channel) -> Leg:
         kind = LegKind.INTERNAL

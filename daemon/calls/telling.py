@@ -72,8 +72,8 @@ def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
     if record.ended_at is not None:
         signals.append(Ended(told.popups))
         told.popups = ()
-    elif judgement.direction is not Direction.OUT:
-        stays = {*ringing, record.answered_by, record.last_talked, *judgement.up_now()}
+    elif judgement.direction is not Direction.OUT or told.answered:
+        stays = {*ringing, record.last_talked, *judgement.up_now()}
         if gone := tuple(number for number in told.popups if number not in stays):
             signals.append(StoppedRinging(gone))
             told.popups = tuple(number for number in told.popups if number in stays)
@@ -81,8 +81,17 @@ def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
 
 
 def _ringing(judgement: Judgement, record: Call) -> tuple[str, ...]:
-    """Who is to see a popup now: phones that ring; for an outgoing call its initiator, once the customer's side is dialled."""
+    """Who is to see a popup now: phones that ring, and who came to the call without ringing for it (a transfer after a
+    consultation, a pickup, a parked call fetched); for an outgoing call its initiator, once the customer's side is dialled.
+    """
+    talking = judgement.talking_now()
     if judgement.direction is not Direction.OUT:
-        return judgement.ringing_now()
+        return _once(*judgement.ringing_now(), talking)
+    if record.answered_at is not None:
+        return _once(*(number for number in judgement.ringing_now() if number != record.initiator), talking)
     is_dialled = any(channel.dialled for channel in judgement.externals)
-    return (record.initiator,) if is_dialled and record.initiator else ()
+    return _once(record.initiator) if is_dialled else ()
+
+
+def _once(*numbers: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(number for number in numbers if number))
