@@ -138,9 +138,11 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
 
     def _follow_talk(self, group: Group, judgement: Judgement, at: float) -> None:
         heard = self._heard(judgement)
+        for person in heard:
+            group.heard[person] = self._order
         current = group.talks[-1] if group.talks and group.talks[-1].end is None else None
         if current is not None and current.person not in heard:
-            current.end, current.ended_order = at, self._order
+            current.end = at
             current = None
         if current is None and heard:
             group.talks.append(Talk(heard[0], at, order=self._order))

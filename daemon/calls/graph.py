@@ -81,13 +81,12 @@ class Bridge:
 
 @dataclass(slots=True)
 class Talk:
-    """A span in which the customer heard `person`; `end` is None while it lasts. Orders as in Dial."""
+    """A span in which the customer heard `person`; `end` is None while it lasts. `order` as in Dial."""
 
     person: str
     start: float
     end: float | None = None
     order: int = 0
-    ended_order: int | None = None
 
 
 @dataclass(slots=True)
@@ -118,6 +117,7 @@ class Group:
     channels: dict[str, Channel] = field(default_factory=dict)
     dials: list[Dial] = field(default_factory=list)
     talks: list[Talk] = field(default_factory=list)
+    heard: dict[str, int] = field(default_factory=dict)  # everybody the customer was ever bridged with -> order when last
     moves: list[Move] = field(default_factory=list)
     recordings: list[str] = field(default_factory=list)
     queue: str | None = None

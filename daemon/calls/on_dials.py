@@ -24,6 +24,8 @@ class OnDials(Facts):
             self._join(recalled, dest.group, at)  # nobody took the transfer: Asterisk calls the one who hung up back
         else:
             dest.group.originated = True
+        if caller is not None and dest.is_started:
+            self._picked_up(caller, dest)
         self._begin(event, caller, dest, at)
         self._touch(dest.group, at)
 
@@ -79,7 +81,8 @@ class OnDials(Facts):
             return
         for dial in reversed(group.dials):
             ringing = group.channels.get(dial.dest)
-            if dial.caller == caller.uniqueid and dial.status is None and ringing is not None and ringing is not picker and ringing.up_at is None:
+            waits = dial.caller == caller.uniqueid and dial.status in (None, "CANCEL") and not dial.forwarded
+            if waits and ringing is not None and ringing is not picker and ringing.up_at is None:
                 group.moves.append(Move("pickup", self._order, ringing, picker))
                 return
 

@@ -197,7 +197,8 @@ class Judgement:
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and not c.consulted and _was_alerted(c)]
+        others = [self.initiator, *(move.target for move in self.group.moves if move.kind == "pickup")]
+        alerted = [c for c in self.internals if _is_called(c) and c not in others and not c.consulted and _was_alerted(c)]
         return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
 
     def ringing_now(self) -> tuple[str, ...]:
@@ -321,7 +322,7 @@ class Judgement:
         source = self.number_of(move.source) if move.source else self._parker(move.source_shown)
         if move.target is not None:
             target = self.number_of(move.target)
-            done = any(talk.person == target and (talk.ended_order is None or talk.ended_order >= move.order) for talk in self.group.talks)
+            done = self.group.heard.get(target or "", -1) >= move.order
         else:
             target, done = self._taken_after(move.order, move.source if move.kind != "park" else None)
             target = target or (self.view.number(move.exten) if move.kind != "park" else None)
@@ -345,7 +346,7 @@ class Judgement:
             if dial.order <= order or dest is None or dest.is_plumbing or (until is not None and dial.order >= until):
                 continue
             number = self.number_of(dest)
-            if number != own and any(talk.person == number and talk.order > dial.order for talk in self.group.talks):
+            if number != own and self.group.heard.get(number or "", -1) > dial.order:
                 return number, True
             first = first or number
         return first, False

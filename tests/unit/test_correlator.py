@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.ami.wire import Frame, FrameReader
 from daemon.calls.correlator import MAX_CHANNELS, Correlator
 from daemon.calls.replay import JsonEvent, TraceError, read_trace, replay
-from daemon.model.call import Call, Result
+from daemon.model.call import Call, Direction, Result
 from daemon.model.signal import Answered, CallChange, Ended, Ringing, StoppedRinging
 from tests.golden.view import VIEW
 
@@ -84,6 +85,27 @@ def test_duplicated_and_dropped_noise_changes_nothing(name: str, rng: random.Ran
         if event.event in ("DialEnd", "DialState", "Newstate", "Hangup", "BridgeEnter", "BridgeLeave", "LocalBridge") and rng.random() < 0.3:
             noisy.append((event, at))
     assert summary(replay(iter(noisy), VIEW)) == summary(replay(iter(RECORDED[name]), VIEW))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(NAMES), st.sampled_from(("asterisk-16.ami", "asterisk-22.ami")), st.lists(st.integers(1, 3_000), min_size=1, max_size=30))
+def test_the_cutting_of_the_stream_changes_nothing(name: str, version: str, sizes: list[int]) -> None:
+    data, reader, frames, at = (GOLDEN / name / version).read_bytes(), FrameReader(), [], 0
+    for n in range(len(data)):
+        if at >= len(data):
+            break
+        frames += reader.feed(data[at : at + sizes[n % len(sizes)]])
+        at += sizes[n % len(sizes)]
+    whole = read_trace(version, data, None)
+    assert summary(replay(((frame, 0.0) for frame in frames if isinstance(frame, Frame) and frame.event), VIEW)) == summary(replay(whole, VIEW))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(NAMES), st.sampled_from(("DialBegin", "DialEnd", "DialState")), st.randoms(use_true_random=False))
+def test_unpaired_dials_do_not_change_who_talked(name: str, kind: str, rng: random.Random) -> None:
+    whole, holes = RECORDED[name], [(event, at) for event, at in RECORDED[name] if event.event != kind or rng.random() < 0.5]
+    talked = [call.last_talked for call in replay(iter(whole), VIEW) if call.direction is Direction.IN]
+    assert [call.last_talked for call in replay(iter(holes), VIEW) if call.direction is Direction.IN] == talked
 
 
 @settings(max_examples=60, deadline=None)
