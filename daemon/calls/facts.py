@@ -92,7 +92,10 @@ class Facts:
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel
         self._state(channel, event.get(f"{prefix}ChannelState"), at)
-        self._touch(group, at)
+        if channel.is_started or is_partial:
+            self._touch(group, at)
+        else:
+            self._see(group, at)
         if len(self._graph.channels) > MAX_CHANNELS:
             self._drop_oldest()
         return channel
@@ -109,13 +112,17 @@ class Facts:
             self._teller.take_over(group, prior)
         return group
 
-    def _state(self, channel: Channel, state: str | None, at: float) -> None:
-        if state == "5" and channel.ringing_at is None:
-            channel.ringing_at = at
+    def _state(self, channel: Channel, state: str | None, at: float) -> bool:
+        """Whether it is news: a phone rings or is picked up, a channel begins to act."""
+        is_news = False
+        if state == "5":
+            if channel.ringing_at is None:
+                channel.ringing_at, is_news = at, True
         elif state == "6" and channel.up_at is None:
-            channel.up_at = at
-        if state in ("4", "6"):
-            channel.is_started = True
+            channel.up_at, is_news = at, channel.dialled is not None or channel.was_born_called
+        if state in ("4", "6") and not channel.is_started:
+            channel.is_started = is_news = True
+        return is_news and not channel.is_plumbing
 
     def _end_channel(self, channel: Channel, at: float, cause: int | None) -> None:
         channel.ended_at, channel.cause = at, cause
@@ -124,7 +131,10 @@ class Facts:
         self._leave(channel)
         del self._graph.channels[channel.uniqueid]
         self._bury(channel.uniqueid, at)
-        self._touch(channel.group, at)
+        if channel.is_plumbing:
+            self._see(channel.group, at)
+        else:
+            self._touch(channel.group, at)
         self._consider_end(channel.group, at)
 
     def _consider_end(self, group: Group, at: float) -> None:
@@ -166,9 +176,16 @@ class Facts:
 
     # -- groups -----------------------------------------------------------------------------------------------------------
 
+    def _see(self, group: Group, at: float) -> None:
+        """Something was heard of the group that nobody would notice in its record before something else comes."""
+        if at > group.last_seen_at and group.closed_at is None:
+            group.last_seen_at = at
+
     def _touch(self, group: Group, at: float) -> None:
+        """The group's record may have changed: it is judged when the event is through."""
         if group.closed_at is None:
-            group.last_seen_at = max(group.last_seen_at, at)
+            if at > group.last_seen_at:
+                group.last_seen_at = at
             self._dirty[group] = None
 
     def _join(self, one: Group, other: Group, at: float) -> None:

@@ -46,7 +46,7 @@ class OnBridges(Facts):
             bridge = self._graph.bridges.get(channel.bridge or "")
             self._leave(channel)
             self._touch(channel.group, at)
-            if bridge is not None:
+            if bridge is not None and channel.group.confers:
                 self._touch_members(bridge.members, at)
 
     def _meetme_join(self, event: Event, at: float) -> None:
@@ -64,6 +64,8 @@ class OnBridges(Facts):
 
     def _touch_members(self, members: dict[str, None], at: float) -> None:
         """In a conference other conversations hear it too."""
+        if len(members) == 1:  # nobody is heard yet
+            return
         for uniqueid in members:
             if (member := self._graph.channels.get(uniqueid)) is not None:
                 self._touch(member.group, at)

@@ -17,8 +17,10 @@ class OnChannels(Facts):
     def _newstate(self, event: Event, at: float) -> None:
         channel = self._channel(event, at)
         if channel is not None:
-            self._state(channel, event.get("ChannelState"), at)
-            self._touch(channel.group, at)
+            if self._state(channel, event.get("ChannelState"), at):
+                self._touch(channel.group, at)
+            else:
+                self._see(channel.group, at)
 
     def _newcallerid(self, event: Event, at: float) -> None:
         channel = self._channel(event, at)
@@ -28,7 +30,7 @@ class OnChannels(Facts):
         channel.shown_as = number
         if channel.number is None:
             channel.number = number
-        self._touch(channel.group, at)
+        self._see(channel.group, at)
 
     def _rename(self, event: Event, at: float) -> None:
         channel = self._graph.channels.get(event.get("Uniqueid") or "")
@@ -42,7 +44,7 @@ class OnChannels(Facts):
         if channel.hangup_requested_at is None:
             channel.hangup_requested_at = at
         channel.group.saw_hangup_request = True
-        self._touch(channel.group, at)
+        self._see(channel.group, at)
 
     def _soft_hangup_request(self, event: Event, at: float) -> None:
         """The PBX ends a channel by itself, or after its peer asked: so this stream has hangup requests at all."""

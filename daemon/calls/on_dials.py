@@ -48,10 +48,11 @@ class OnDials(Facts):
             return
         status = event.get("DialStatus")
         if status == "RINGING":
+            is_news = dest.dialled.alerted_at is None and dest.ringing_at is None and not dest.is_plumbing
             dest.dialled.alerted_at = at
+            (self._touch if is_news else self._see)(dest.group, at)
         elif status == "PROGRESS":
             dest.dialled.progress_at = at
-        self._touch(dest.group, at)
 
     def _dial_end(self, event: Event, at: float) -> None:
         dest = self._channel(event, at, "Dest")
@@ -69,7 +70,7 @@ class OnDials(Facts):
         if dial.status is None:  # a queue says CANCEL twice
             dial.status, dial.ended_at = status, at
             dial.forwarded = bool(event.get("Forward"))
-        self._touch(dest.group, at)
+        (self._touch if dial.forwarded or dial.unpaired else self._see)(dest.group, at)
 
     def _picked_up(self, caller: Channel, picker: Channel) -> None:
         """A channel that called by itself answers somebody else's call: a pickup, when a phone still rings for that caller.
