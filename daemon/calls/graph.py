@@ -51,6 +51,7 @@ class Channel:
     group: Group
     was_born_called: bool = False  # born under another channel's Linkedid: it is being called
     is_plumbing: bool = False
+    is_outside: bool | None = None  # judged by rules.py, kept until the number changes
     consulted: bool = False  # talked on a line of its own before it came to this call: what it did there is told there
     is_started: bool = False  # was seen in state Ring or Up: it acts, it does not only exist
     up_at: float | None = None
@@ -131,6 +132,7 @@ class Group:
     consult: bool = False
     confers: bool = False  # in a conference, where other customers may be too
     saw_hangup_request: bool = False
+    call_id: str = ""  # of this boot; made by rules.py when first needed
     prior: Call | None = None  # what a former process stored of this call: its beginning was not seen here
 
     def live(self) -> list[Channel]:

@@ -29,7 +29,7 @@ class OnChannels(Facts):
         number = known(event.get("CallerIDNum"))
         channel.shown_as = number
         if channel.number is None:
-            channel.number = number
+            channel.number, channel.is_outside = number, None
         self._see(channel.group, at)
 
     def _rename(self, event: Event, at: float) -> None:

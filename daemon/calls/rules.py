@@ -28,8 +28,12 @@ def call_id(view: PbxView, first_uniqueid: str) -> str:
 
 def is_external(channel: Channel, view: PbxView) -> bool:
     """Whether a real channel leads out of the office. A dialled trunk carries the trunk's own context too."""
-    if channel.is_plumbing:
-        return False
+    if channel.is_outside is None:
+        channel.is_outside = not channel.is_plumbing and _leads_out(channel, view)
+    return channel.is_outside
+
+
+def _leads_out(channel: Channel, view: PbxView) -> bool:
     if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
         return True
     return channel.context != view.internal_context and _own_extension(channel, view) is None
@@ -50,7 +54,7 @@ def extension_of(channel: Channel, view: PbxView) -> str | None:
 
     Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
     """
-    if channel.is_plumbing or view.is_trunk(channel.name):
+    if channel.is_plumbing or (is_external(channel, view) and view.is_trunk(channel.name)):
         return None
     dialled = channel.dialled.caller_exten if channel.dialled else None
     known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
@@ -65,12 +69,14 @@ class Judgement:
     def __init__(self, group: Group, view: PbxView) -> None:
         self.group = group
         self.view = view
-        real = [channel for channel in group.channels.values() if not channel.is_plumbing]
-        self.externals = [channel for channel in real if is_external(channel, view)]
-        self.internals = [channel for channel in real if channel not in self.externals]
+        self.externals: list[Channel] = []
+        self.internals: list[Channel] = []
+        for channel in group.channels.values():
+            if not channel.is_plumbing:
+                (self.externals if is_external(channel, view) else self.internals).append(channel)
         came = [channel for channel in self.externals if _arrived(channel)]
-        self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles]
-        self.arrived = [channel for channel in came if channel not in self.colleagues]
+        self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles] if view.employee_mobiles else []
+        self.arrived = [channel for channel in came if channel not in self.colleagues] if self.colleagues else came
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
@@ -124,7 +130,7 @@ class Judgement:
 
     def number_of(self, channel: Channel) -> str | None:
         """A party's number: extension, or the outside number as it called or was dialled."""
-        if channel not in self.externals:
+        if not is_external(channel, self.view):
             return extension_of(channel, self.view)
         return self._shown_number(channel) if _arrived(channel) else self.dialled_number(channel)
 
@@ -228,7 +234,7 @@ class Judgement:
             if last is not None and last.person == talk.person and last.end is not None and not any(last.order <= order < talk.order for order in parked):
                 merged[-1] = Talk(talk.person, last.start, talk.end, last.order)
             else:
-                merged.append(replace(talk))
+                merged.append(Talk(talk.person, talk.start, talk.end, talk.order))
         return merged
 
     # -- how it ended ----------------------------------------------------------------------------------------------------
@@ -355,14 +361,16 @@ class Judgement:
 
     def record(self) -> Call:
         """The call as it stands."""
-        return completed(self._seen(), self.group.prior) if self.group.prior else self._seen()
+        return self.whole(self.outline())
 
-    def _seen(self) -> Call:
+    def outline(self) -> Call:
+        """The record without what changes all the time: legs, talk time. Two outlines that are equal tell nobody anything new."""
         group, spans = self.group, self.spans()
-        ended_at = group.closed_at
         persons = [talk.person for talk in spans]
-        return Call(
-            id=call_id(self.view, group.first_uniqueid),
+        if not group.call_id:
+            group.call_id = call_id(self.view, group.first_uniqueid)
+        seen = Call(
+            id=group.call_id,
             enterprise=self.view.enterprise,
             pbx=self.view.pbx,
             linkedid=group.linkedid,
@@ -372,21 +380,29 @@ class Judgement:
             customer_name=self.customer_name,
             line=self.line,
             answered_at=spans[0].start if spans else None,
-            ended_at=ended_at,
-            talk_seconds=sum(max(0.0, (t.end if t.end is not None else group.last_seen_at) - t.start) for t in spans),
-            result=self.result() if ended_at is not None else None,
+            ended_at=group.closed_at,
+            result=self.result() if group.closed_at is not None else None,
             rang=self.rang,
             answered_by=persons[0] or None if persons else None,
             last_talked=persons[-1] or None if persons else None,
             initiator=self._initiator_number(),
-            transfers=self.transfers(),
+            transfers=self.transfers() if group.moves or group.dials else (),
             queue=group.queue,
             click_to_call=group.originated and self.direction is Direction.OUT,
             consult=group.consult,
             recordings=tuple(group.recordings),
             gap=group.has_gap,
-            legs=tuple(self._leg(c) for c in sorted(group.channels.values(), key=lambda c: c.created_at) if not c.is_plumbing),
         )
+        return completed(seen, group.prior) if group.prior else seen
+
+    def whole(self, outline: Call) -> Call:
+        """An outline with its legs and its talk time."""
+        last = self.group.last_seen_at
+        talked = sum(max(0.0, (talk.end if talk.end is not None else last) - talk.start) for talk in self.spans())
+        legs = tuple(self._leg(c) for c in sorted(self.group.channels.values(), key=lambda c: c.created_at) if not c.is_plumbing)
+        if self.group.prior is not None:
+            legs = all_legs(legs, self.group.prior.legs)
+        return replace(outline, talk_seconds=talked, legs=legs)
 
     def _initiator_number(self) -> str | None:
         if self.direction is Direction.IN or self.initiator is None:
@@ -403,10 +419,7 @@ class Judgement:
 
 
 def completed(seen: Call, prior: Call) -> Call:
-    """A call whose beginning a former process saw: what was stored then, and what was seen since."""
-    now = {leg.channel: leg for leg in seen.legs}
-    before = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in prior.legs]
-    known = {leg.channel for leg in prior.legs}
+    """A call whose beginning a former process saw: what was stored then, and what was seen since. Its legs: `all_legs`."""
     return replace(
         seen,
         id=prior.id,
@@ -424,8 +437,14 @@ def completed(seen: Call, prior: Call) -> Call:
         click_to_call=prior.click_to_call,
         recordings=tuple(dict.fromkeys(prior.recordings + seen.recordings)),
         gap=True,
-        legs=(*before, *(leg for leg in seen.legs if leg.channel not in known)),
     )
+
+
+def all_legs(seen: tuple[Leg, ...], before: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    """The legs that were stored, with the ends that were seen since, and those that came."""
+    now, known = {leg.channel: leg for leg in seen}, {leg.channel for leg in before}
+    ended = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in before]
+    return (*ended, *(leg for leg in seen if leg.channel not in known))
 
 
 def given_up(prior: Call, at: float) -> Call:

@@ -39,15 +39,15 @@ class Teller:
 
     def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
         """The change since the last time, or None when there is none that anybody would notice."""
-        record = judgement.record()
+        record = judgement.outline()
         told = self._told.get(group)
         if told is None:
             told = self._told[group] = _Told(replace(record, id=""))
-        signals, quiet = _signals(told, judgement, record), _quiet(record)
-        if not signals and quiet == told.record:
+        signals = _signals(told, judgement, record)
+        if not signals and record == told.record:
             return None
-        told.record = quiet
-        return CallChange(record, tuple(signals), at)
+        told.record = record
+        return CallChange(judgement.whole(record), tuple(signals), at)
 
     def forget(self, group: Group) -> tuple[str, ...] | None:
         """Ends the memory of a group; gives the popups still open, or None when it was never told of."""
