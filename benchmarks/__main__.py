@@ -8,7 +8,7 @@ import platform
 
 import asyncpg
 
-from benchmarks import downloads, settings_cache
+from benchmarks import call_model, downloads, settings_cache
 from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
 from benchmarks.fastagi import measure as measure_fastagi
@@ -21,8 +21,12 @@ def main() -> None:
     options.add_argument("--rate", type=int, default=50, help="calls per second")
     options.add_argument("--seconds", type=int, default=20, help="length of a run")
     options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--only-model", action="store_true", help="only the call model")
     chosen = options.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, asyncpg {asyncpg.__version__}\n")
+    _call_model()
+    if chosen.only_model:
+        return
     print("Event bytes on the socket -> popup request at the CRM, durable commit between")
     print(f"{chosen.rate} calls/s over 10 enterprises, {chosen.seconds} s a run; daemon, its PostgreSQL, PBXs and CRMs on the same cores\n")
     print(f"{'run':>5} {'calls':>7} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9} {'max, ms':>9} {'lost':>5}")
@@ -67,6 +71,18 @@ def _downloads() -> None:
     print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
     for line in run_async(measure_fastagi()):
         print(line, flush=True)
+
+
+def _call_model() -> None:
+    print("The call model alone, on recorded calls (CPU time of one core)")
+    print(f"{'':>12} {'events/s':>10} {'µs beside 10 live calls':>24} {'beside 10,000':>14}")
+    for name, make in (("vochid", call_model.ours), ("cacofonisk", call_model.peer())):
+        if make is None:
+            print(f"{name:>12} not installed")
+            continue
+        figures = call_model.measure(make)
+        print(f"{name:>12} {figures.events_per_s:>10,.0f} {figures.us_at_10:>24.1f} {figures.us_at_10_000:>14.1f}", flush=True)
+    print()
 
 
 main()

@@ -16,7 +16,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PHONES = ("150", "151", "152", "153", "154", "155")
 DEAD_PHONE = "158"  # registered once, never answers a packet
 UNREGISTERED_PHONE = "159"
+SOFT_PHONES = ("161", "162", "163")  # lab/softphone.py plays them: they transfer, hold and pick up
+TWO_DEVICES = "165"  # one extension, two registered phones: one of the world, one soft
 MOBILES = ("+375291111111",)
+TRUNKS = ("PJSIP/provider", "PJSIP/reserve")
 
 LINES = {
     "+375171112230": "one phone, 150",
@@ -28,7 +31,14 @@ LINES = {
     "+375171112238": "an unregistered phone, 159",
     "+375171112239": "a dead phone, 158",
     "+375171112240": "an announcement, then hang up",
-    "+375171112241": "smart redirect, then 152",
+    "+375171112248": "smart redirect, then 152",
+    "+375171112241": "a softphone, 161",
+    "+375171112242": "150, who may transfer and park by keys",
+    "+375171112243": "150 for 2 s, then a mobile that has to press 1",
+    "+375171112244": "the conference room",
+    "+375171112245": "165, who has two phones",
+    "+375171112246": "150 behind a Local channel",
+    "+375171112247": "150 and a mobile at once",
 }
 
 MODULES = """[modules]
@@ -94,12 +104,13 @@ class Ports:
     world_rtp: int
     dead_sip: int
     fastagi: int
+    soft_sip: int
 
     @classmethod
     def choose(cls) -> Ports:
         rtp = 20_000 + secrets.randbelow(180) * 200
         udp = socket.SOCK_DGRAM
-        return cls(free_port(), free_port(udp), free_port(), free_port(udp), rtp, rtp + 100, free_port(udp), free_port())
+        return cls(free_port(), free_port(udp), free_port(), free_port(udp), rtp, rtp + 100, free_port(udp), free_port(), free_port(udp))
 
 
 @dataclass
@@ -151,7 +162,7 @@ class Office:
                     "secret": self.secret,
                     "internal_context": "inoffice",
                     "inbound_contexts": ["from-trunk"],
-                    "trunks": ["PJSIP/provider"],
+                    "trunks": list(TRUNKS),
                     "internal_number": "^1\\d\\d$",
                     "recordings": {
                         "source": "directory",
@@ -173,7 +184,8 @@ def _shipped(name: str) -> str:
 def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, str]:
     """The PBX's configuration: what vochid ships, verbatim, and around it what every PBX has of its own. older: before 18.26."""
     phones = "".join(_phone(phone, ports.world_sip) for phone in PHONES)
-    phones += _phone(DEAD_PHONE, ports.dead_sip) + _phone(UNREGISTERED_PHONE, None)
+    phones += "".join(_phone(phone, ports.soft_sip) for phone in SOFT_PHONES)
+    phones += _phone(DEAD_PHONE, ports.dead_sip) + _phone(UNREGISTERED_PHONE, None) + _phone(TWO_DEVICES, ports.world_sip, ports.soft_sip)
     return {
         "modules.conf": MODULES,
         "logger.conf": "[general]\n[logfiles]\nconsole = warning,error\n",
@@ -189,8 +201,8 @@ def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, st
         "pjsip.conf": PJSIP.format(port=ports.pbx_sip) + PROVIDER.format(port=ports.world_sip) + phones,
         "rtp.conf": f"[general]\nrtpstart = {ports.pbx_rtp}\nrtpend = {ports.pbx_rtp + 98}\n",
         "cdr.conf": "[general]\nenable = yes\nunanswered = yes\n[csv]\nusegmtime = yes\nloguniqueid = yes\nloguserfield = yes\nnewcdrcolumns = yes\n",
-        "features.conf": "[general]\n[featuremap]\n",
         "indications.conf": "[general]\ncountry = us\n[us]\nringcadence = 2000,4000\nring = 440+480/2000,0/4000\nbusy = 480+620/500,0/500\n",
+        "confbridge.conf": "[general]\n[default_user]\ntype = user\nquiet = yes\nannounce_only_user = no\n[default_bridge]\ntype = bridge\n",
         "musiconhold.conf": "[default]\nmode = files\ndirectory = sounds/en\n",
     }
 
@@ -222,15 +234,23 @@ contact = sip:127.0.0.1:{port}
 type = identify
 endpoint = provider
 match = 127.0.0.1
+[reserve](endpoint)
+context = from-trunk
+aors = reserve
+[reserve]
+type = aor
+contact = sip:127.0.0.1:{port}
 """
 
 
-def _phone(number: str, port: int | None) -> str:
-    contact = f"contact = sip:{number}@127.0.0.1:{port}\n" if port else "max_contacts = 1\n"
+def _phone(number: str, *ports: int | None) -> str:
+    contact = "".join(f"contact = sip:{number}@127.0.0.1:{port}\n" for port in ports if port) or "max_contacts = 1\n"
     return f"""[{number}](endpoint)
 context = inoffice
 aors = {number}
 callerid = Менеджер {number} <{number}>
+call_group = 1
+pickup_group = 1
 [{number}]
 type = aor
 {contact}"""
@@ -271,10 +291,36 @@ exten => +375171112239,1,Dial(PJSIP/158,3)
 exten => +375171112240,1,Answer()
  same => n,Playback(vm-goodbye)
  same => n,Hangup()
-exten => +375171112241,1,Gosub(vochid-record,s,1)
+exten => +375171112248,1,Gosub(vochid-record,s,1)
  same => n,Gosub(vochid-smart-redirect,s,1(0367,${EXTEN}))
  same => n,Dial(PJSIP/152,4)
  same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112241,1,Dial(PJSIP/161,20)
+ same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112242,1,Dial(PJSIP/150,20,tk)
+ same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112243,1,Dial(PJSIP/150,2)
+ same => n,Dial(PJSIP/375291111111@provider,10,U(lab-confirm))
+ same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112244,1,Answer()
+ same => n,ConfBridge(630)
+ same => n,Hangup()
+exten => +375171112245,1,Dial(${PJSIP_DIAL_CONTACTS(165)},10)
+ same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112246,1,Dial(Local/150@lab-behind,10)
+ same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112247,1,Dial(PJSIP/150&Local/375291111111@lab-behind,10)
+ same => n,Hangup(${HANGUPCAUSE})
+
+[lab-behind]
+exten => 150,1,Dial(PJSIP/150,10)
+exten => _375.,1,Gosub(vochid-record,s,1)
+ same => n,Dial(PJSIP/${EXTEN}@provider,10)
+
+[lab-confirm]
+exten => s,1,Read(KEY,vm-enter-num-to-call,1,,1,3)
+ same => n,Set(GOSUB_RESULT=${IF($["${KEY}"="1"]?:BUSY)})
+ same => n,Return()
 
 [lab-menu]
 exten => s,1,Answer()
@@ -286,6 +332,22 @@ exten => 1,1,Dial(PJSIP/150,3)
 
 [vochid-internal](+)
 exten => 600,1,Dial(PJSIP/150&PJSIP/151,4)
+exten => 601,1,Queue(sales,,,,8)
+ same => n,Hangup()
+exten => 630,1,Answer()
+ same => n,ConfBridge(630)
+exten => 640,1,Dial(PJSIP/150,2)
+ same => n,Dial(PJSIP/161,5)
+ same => n,Hangup(${HANGUPCAUSE})
+exten => _**1XX,1,Pickup(${EXTEN:2}@PICKUPMARK)
+exten => _*34*1XX,1,PickupChan(PJSIP/${EXTEN:4})
+exten => _*222*1XX,1,Answer()
+ same => n,ChanSpy(PJSIP/${EXTEN:5},q)
+exten => _+37533.,1,Set(CALLERID(num)=${OFFICE_NUMBER})
+ same => n,Dial(PJSIP/0${FILTER(0-9,${EXTEN})}@provider,10)
+ same => n,Dial(PJSIP/${FILTER(0-9,${EXTEN})}@reserve,10)
+ same => n,Hangup(${HANGUPCAUSE})
+include => parkedcalls
 exten => barred,1,Hangup(21)
 exten => _810X.,1,Hangup(21)
 """

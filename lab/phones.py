@@ -104,6 +104,13 @@ class Phones:
         for channel in list(self._callees.get("".join(filter(str.isdigit, number)), [])):
             await self.do("Hangup", ("Channel", channel), ("Cause", "16"))
 
+    async def press_callee(self, number: str, digits: str) -> None:
+        """The called `number` presses keys."""
+        [channel, *_] = self._callees["".join(filter(str.isdigit, number))]
+        for digit in digits:
+            await self.do("PlayDTMF", ("Channel", channel), ("Digit", digit), ("Duration", "120"))
+            await asyncio.sleep(0.2)
+
     # -- events of the world -------------------------------------------------------------------------------------
 
     def on_ready(self, link: Link) -> None:

@@ -18,6 +18,7 @@ from lab.asterisk import ensure_root
 from lab.office import Office
 from lab.phones import Phones
 from lab.scenarios import SCENARIOS, Scenario, Stage
+from lab.softphone import Softphones
 
 SETTLE_S = 0.8  # after a scenario, until the last hangup has been told
 
@@ -30,8 +31,8 @@ async def stage(office: Office) -> AsyncIterator[tuple[Stage, Tape]]:
     supervisor.serve("pbx", link.run)
     try:
         await asyncio.wait_for(tape.ready.wait(), 15)
-        async with Phones(office) as phones:
-            yield Stage(phones, link), tape
+        async with Phones(office) as phones, Softphones(office.ports.soft_sip, office.ports.pbx_sip) as soft:
+            yield Stage(phones, link, soft), tape
     finally:
         await supervisor.stop()
 

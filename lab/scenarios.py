@@ -1,122 +1,69 @@
 """A PBX's plain day, played by real user agents. Each scenario says what happened, as the phones saw it.
 
-`expect` is the truth from the phones' side: which records there must be, and their fields. It never comes from the
-call model's own output. The live tests play these; the golden traces are recordings of them.
+The live tests play these; the golden traces are recordings of them. How calls are moved about is in moves.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
-from daemon.ami.link import Link
-from lab.phones import Phones, steer
+from lab import moves
+from lab.stage import (
+    ANNOUNCEMENT,
+    CUSTOMER,
+    DEAD,
+    GROUP,
+    MAILBOX,
+    MENU,
+    NOBODYS_LINE,
+    ONE_PHONE,
+    SALES,
+    SCENARIOS,
+    SUPPORT,
+    UNREGISTERED,
+    Scenario,
+    Stage,
+    customer_calls,
+    inbound,
+    internal,
+    outbound,
+    rings_until_refused,
+    scenario,
+    talked,
+)
 
-CUSTOMER = "+375296254070"
-OTHER_CUSTOMER = "+375447654321"
-ONE_PHONE, GROUP, MENU, MAILBOX = "+375171112230", "+375171112233", "+375171112234", "+375171112235"
-SALES, SUPPORT, UNREGISTERED, DEAD = "+375171112236", "+375171112237", "+375171112238", "+375171112239"
-ANNOUNCEMENT, NOBODYS_LINE = "+375171112240", "+375170009999"
-
-
-@dataclass
-class Stage:
-    """What a scenario plays with: the user agents, and a manager link to the PBX for click-to-call."""
-
-    phones: Phones
-    pbx: Link
-
-    async def originate(self, channel: str, **values: str) -> None:
-        """Click-to-call as vochid does it; keys are Originate's headers."""
-        await self.pbx.request(steer("Originate", ("Channel", channel), ("Async", "true"), ("Timeout", "4000"), *values.items()))
-
-
-Play = Callable[[Stage], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`says` is one sentence for people; `expect` a list of partial records in order of start."""
-
-    name: str
-    says: str
-    play: Play
-    expect: list[dict[str, Any]]
-
-
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def scenario(says: str, *expect: dict[str, Any]) -> Callable[[Play], Play]:
-    """Registers a scenario under its function's name."""
-
-    def register(play: Play) -> Play:
-        name = play.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, says, play, list(expect))
-        return play
-
-    return register
-
-
-def inbound(result: str, **more: Any) -> dict[str, Any]:
-    """What every inbound record of these scenarios has."""
-    base = {"direction": "in", "customer_number": CUSTOMER, "result": result, "missed": result != "answered", "gap": False}
-    return {**base, "answered_by": None, "last_talked": None, "rang": [], "click_to_call": False, **more}
-
-
-def outbound(result: str, **more: Any) -> dict[str, Any]:
-    """What every outbound record of these scenarios has."""
-    base = {"direction": "out", "customer_number": CUSTOMER, "result": result, "missed": False, "initiator": "151", "rang": []}
-    return {**base, "answered_by": None, "last_talked": None, "gap": False, **more}
-
-
-def talked(number: str) -> dict[str, str]:
-    """The first and the last to talk are the same."""
-    return {"answered_by": number, "last_talked": number}
-
-
-async def _customer_calls(stage: Stage, line: str, talk_s: float = 1.2, name: str = "") -> None:
-    call = await stage.phones.call(line, caller=CUSTOMER, caller_name=name)
-    await asyncio.wait_for(call.answered.wait(), 10)
-    await asyncio.sleep(talk_s)
-    await call.hangup()
-
-
-async def _rings_until_refused(stage: Stage, line: str, timeout_s: float = 15) -> None:
-    call = await stage.phones.call(line, caller=CUSTOMER)
-    await asyncio.wait_for(call.ended.wait(), timeout_s)
+__all__ = ["CUSTOMER", "SCENARIOS", "Scenario", "Stage", "moves"]
 
 
 @scenario("A customer calls, 150 picks up, they talk, the customer hangs up.", inbound("answered", rang=["150"], line=ONE_PHONE, **talked("150")))
 async def inbound_answered(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", delay_s=0.4)
-    await _customer_calls(stage, ONE_PHONE)
+    await customer_calls(stage, ONE_PHONE)
 
 
 @scenario("150 answers and is the one who hangs up.", inbound("answered", rang=["150"], **talked("150")))
 async def inbound_manager_hangs_up(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", talk_s=1)
-    await _rings_until_refused(stage, ONE_PHONE)
+    await rings_until_refused(stage, ONE_PHONE)
 
 
 @scenario("150 is let ring out; the PBX gives up.", inbound("no_answer", rang=["150"]))
 async def inbound_not_answered(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
-    await _rings_until_refused(stage, ONE_PHONE)
+    await rings_until_refused(stage, ONE_PHONE)
 
 
 @scenario("150 is engaged.", inbound("busy"))
 async def inbound_busy(stage: Stage) -> None:
     await stage.phones.behave("150", "hangup", arg="17")
-    await _rings_until_refused(stage, ONE_PHONE)
+    await rings_until_refused(stage, ONE_PHONE)
 
 
 @scenario("150 rings and presses reject.", inbound("rejected", rang=["150"]))
 async def inbound_declined(stage: Stage) -> None:
     await stage.phones.behave("150", "decline", delay_s=0.5, arg="21")
-    await _rings_until_refused(stage, ONE_PHONE)
+    await rings_until_refused(stage, ONE_PHONE)
 
 
 @scenario("The customer hangs up while 150 rings.", inbound("cancelled", rang=["150"]))
@@ -129,31 +76,31 @@ async def inbound_cancelled(stage: Stage) -> None:
 
 @scenario("The line leads to a phone that is not registered.", inbound("unavailable"))
 async def inbound_unregistered(stage: Stage) -> None:
-    await _rings_until_refused(stage, UNREGISTERED)
+    await rings_until_refused(stage, UNREGISTERED)
 
 
 @scenario("The line leads to a phone that is registered and dead.", inbound("unavailable"))
 async def inbound_dead_phone(stage: Stage) -> None:
-    await _rings_until_refused(stage, DEAD)
+    await rings_until_refused(stage, DEAD)
 
 
 @scenario("The customer dials a number of ours that nobody set up.", inbound("unavailable"))
 async def inbound_unknown_line(stage: Stage) -> None:
-    await _rings_until_refused(stage, NOBODYS_LINE)
+    await rings_until_refused(stage, NOBODYS_LINE)
 
 
 @scenario("Two phones ring, 151 is faster.", inbound("answered", rang=["150", "151"], line=GROUP, **talked("151")))
 async def ring_group(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave("151", "answer", delay_s=0.8)
-    await _customer_calls(stage, GROUP)
+    await customer_calls(stage, GROUP)
 
 
 @scenario("Two phones ring and nobody picks up.", inbound("no_answer", rang=["150", "151"]))
 async def ring_group_not_answered(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave("151", "ring")
-    await _rings_until_refused(stage, GROUP)
+    await rings_until_refused(stage, GROUP)
 
 
 @scenario("A queue rings both, 150 picks up.", inbound("answered", rang=["150", "151"], queue="sales", **talked("150")))
@@ -187,7 +134,7 @@ async def queue_abandoned(stage: Stage) -> None:
 async def queue_timed_out(stage: Stage) -> None:
     await stage.phones.behave("152", "ring")
     await stage.phones.behave("153", "ring")
-    await _rings_until_refused(stage, SUPPORT, 20)
+    await rings_until_refused(stage, SUPPORT, 20)
 
 
 @scenario("The customer listens to the menu, presses 1 and gets 150.", inbound("answered", rang=["150"], line=MENU, **talked("150")))
@@ -220,7 +167,7 @@ async def voicemail(stage: Stage) -> None:
 
 @scenario("An announcement plays and the PBX hangs up.", inbound("unavailable", line=ANNOUNCEMENT))
 async def announcement_only(stage: Stage) -> None:
-    await _rings_until_refused(stage, ANNOUNCEMENT)
+    await rings_until_refused(stage, ANNOUNCEMENT)
 
 
 @scenario("The caller's number is withheld.", inbound("answered", customer_number=None, rang=["150"], **talked("150")))
@@ -238,13 +185,13 @@ async def anonymous(stage: Stage) -> None:
 )
 async def cyrillic_name(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
-    await _customer_calls(stage, ONE_PHONE, name="ООО «Восток, север»")
+    await customer_calls(stage, ONE_PHONE, name="ООО «Восток, север»")
 
 
 @scenario("The provider sends the line's number without its plus.", inbound("answered", line=ONE_PHONE, rang=["150"], **talked("150")))
 async def line_without_plus(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
-    await _customer_calls(stage, ONE_PHONE.lstrip("+"))
+    await customer_calls(stage, ONE_PHONE.lstrip("+"))
 
 
 @scenario(
@@ -257,7 +204,7 @@ async def line_without_plus(stage: Stage) -> None:
 async def forwarded_inside(stage: Stage) -> None:
     await stage.phones.behave("150", "forward", arg="152", delay_s=0.4)
     await stage.phones.behave("152", "answer", delay_s=0.4)
-    await _customer_calls(stage, ONE_PHONE)
+    await customer_calls(stage, ONE_PHONE)
 
 
 @scenario(
@@ -270,7 +217,7 @@ async def forwarded_inside(stage: Stage) -> None:
 async def forwarded_to_mobile(stage: Stage) -> None:
     await stage.phones.behave("150", "forward", arg="+375291111111", delay_s=0.4)
     await stage.phones.behave("375291111111", "answer", delay_s=0.4)
-    await _customer_calls(stage, ONE_PHONE)
+    await customer_calls(stage, ONE_PHONE)
 
 
 async def _manager_dials(stage: Stage, to: str, talk_s: float = 1.5) -> None:
@@ -338,12 +285,6 @@ async def outbound_not_answered(stage: Stage) -> None:
 @scenario("The dialplan bars the destination.", outbound("rejected", customer_number="+74951234567"))
 async def outbound_barred(stage: Stage) -> None:
     await _manager_dials_in_vain(stage, "81074951234567")
-
-
-def internal(result: str, called: str, **more: Any) -> dict[str, Any]:
-    """What every internal record of these scenarios has."""
-    base = {"direction": "internal", "customer_number": called, "initiator": "151", "result": result, "missed": False}
-    return {**base, "answered_by": None, "rang": [], "line": None, **more}
 
 
 @scenario("151 calls 150, who answers.", internal("answered", "150", rang=["150"], **talked("150")))

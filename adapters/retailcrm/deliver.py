@@ -66,8 +66,11 @@ class RetailCrm:
                 case Ringing(extensions):
                     planned += _popup(call, extensions, settings, change.at)
                 case StoppedRinging(extensions):
+                    talked = tuple(extension for extension in extensions if has_talked(call, extension))
+                    others = tuple(extension for extension in extensions if extension not in talked)
                     status = "cancel" if call.answered_at is not None else "no answered"
-                    planned += _hangup(call, extensions, status, settings, f"{change.at:.3f}")
+                    planned += _hangup(call, talked, "answered", settings, f"{change.at:.3f}")
+                    planned += _hangup(call, others, status, settings, f"{change.at:.3f}")
                 case Ended(extensions):
                     status = _HANGUP_STATUS.get(call.result or Result.INTERRUPTED, "failed")
                     planned += _hangup(call, extensions, status, settings, "end")
@@ -168,9 +171,18 @@ def journal_result(call: Call) -> str:
     return _JOURNAL_RESULT.get(call.result or Result.INTERRUPTED, "unknown")
 
 
+def has_talked(call: Call, extension: str) -> bool:
+    """Whether this one of ours had the customer: who answered, and who handed the call on."""
+    return extension in (call.answered_by, call.last_talked) or any(
+        move.source == extension for move in call.transfers if move.kind not in ("pickup", "forward")
+    )
+
+
 def responsible_code(call: Call, tenant: Tenant) -> str | None:
-    """Whose entry it is: who answered, else who rang first (for an outgoing call: who placed it), else the line's default."""
-    candidates = (call.answered_by, *call.rang[:1], call.initiator, tenant.default_codes.get(call.line or ""))
+    """Whose entry it is: who talked last, else who answered, else who rang first (for an outgoing call: who placed it), else the
+    line's default. A mobile is nobody's code: then it is the one for whom it was answered.
+    """
+    candidates = (call.last_talked, call.answered_by, *call.rang[:1], call.initiator, tenant.default_codes.get(call.line or ""))
     return next((code for code in candidates if code and not code.startswith("+")), None)
 
 

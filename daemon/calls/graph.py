@@ -11,15 +11,20 @@ from daemon.model.call import Call
 
 # Bridges in which people talk; parking and queue holding are `holding`.
 TALKING_BRIDGES = frozenset({"basic", "base", "", "stasis"})
+# Channels that are no party: Local pairs, and what Asterisk itself puts into bridges (announcers, recorders, masquerades).
+PLUMBING = ("Local/", "CBAnn/", "CBRec/", "Announcer/", "Recorder/", "Bridge/", "Surrogate/", "AsyncGoto/", "Parked/")
 
 
 @dataclass(slots=True)
 class Dial:
-    """One attempt to reach `dest`. `caller` is None for an originated leg."""
+    """One attempt to reach `dest`. `caller` is None for an originated leg; `order` is the model's count of events, since times
+    may be equal or missing.
+    """
 
     caller: str | None
     dest: str
     began_at: float
+    order: int = 0
     dial_string: str = ""
     caller_exten: str = ""
     caller_shown: str = ""
@@ -28,6 +33,7 @@ class Dial:
     ended_at: float | None = None
     status: str | None = None
     forwarded: bool = False
+    unpaired: bool = False  # its end came without a beginning
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +50,9 @@ class Channel:
     created_at: float
     group: Group
     was_born_called: bool = False  # born under another channel's Linkedid: it is being called
+    is_plumbing: bool = False
+    is_outside: bool | None = None  # judged by rules.py, kept until the number changes
+    consulted: bool = False  # talked on a line of its own before it came to this call: what it did there is told there
     is_started: bool = False  # was seen in state Ring or Up: it acts, it does not only exist
     up_at: float | None = None
     ringing_at: float | None = None
@@ -55,11 +64,6 @@ class Channel:
     bridge: str | None = None
     shown_as: str | None = None
     dialled: Dial | None = None  # the latest dial that has this channel as its destination
-
-    @property
-    def is_local(self) -> bool:
-        """Local channels are plumbing, never a party."""
-        return self.name.startswith("Local/")
 
     @property
     def endpoint(self) -> str:
@@ -78,11 +82,29 @@ class Bridge:
 
 @dataclass(slots=True)
 class Talk:
-    """A span in which the customer heard `person`; `end` is None while it lasts."""
+    """A span in which the customer heard `person`; `end` is None while it lasts. `order` as in Dial."""
 
     person: str
     start: float
     end: float | None = None
+    order: int = 0
+
+
+@dataclass(slots=True)
+class Move:
+    """The call was moved on purpose: by `source`, to `target` when that is known already, else to whoever is dialled after it.
+
+    `kind` as in the record: blind, attended, blonde, pickup, park. `exten` is what the mover dialled.
+    """
+
+    kind: str
+    order: int
+    source: Channel | None
+    target: Channel | None = None
+    exten: str = ""
+    parked: Channel | None = None
+    source_shown: str = ""  # `PJSIP/161`, when the channel itself is not named
+    failed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +118,8 @@ class Group:
     channels: dict[str, Channel] = field(default_factory=dict)
     dials: list[Dial] = field(default_factory=list)
     talks: list[Talk] = field(default_factory=list)
+    heard: dict[str, int] = field(default_factory=dict)  # everybody the customer was ever bridged with -> order when last
+    moves: list[Move] = field(default_factory=list)
     recordings: list[str] = field(default_factory=list)
     queue: str | None = None
     abandoned_at: float | None = None
@@ -106,7 +130,9 @@ class Group:
     last_seen_at: float = 0.0
     closed_at: float | None = None
     consult: bool = False
+    confers: bool = False  # in a conference, where other customers may be too
     saw_hangup_request: bool = False
+    call_id: str = ""  # of this boot; made by rules.py when first needed
     prior: Call | None = None  # what a former process stored of this call: its beginning was not seen here
 
     def live(self) -> list[Channel]:
@@ -136,7 +162,7 @@ class Graph:
                 member = self.channels.get(uniqueid)
                 if member is None or member is channel:
                     continue
-                if not member.is_local:
+                if not member.is_plumbing:
                     found.append(member)
                 elif member.pair and (other := self.channels.get(member.pair)) is not None:
                     waiting.append(other)

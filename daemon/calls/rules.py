@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from daemon.calls.graph import Channel, Dial, Group, Talk
+from daemon.calls.graph import Channel, Dial, Group, Move, Talk
 from daemon.calls.view import PbxView
 from daemon.model.call import CLICK_CHANNEL, Call, Direction, Leg, LegKind, Result, Transfer
 from daemon.model.phone import to_e164
@@ -28,11 +28,20 @@ def call_id(view: PbxView, first_uniqueid: str) -> str:
 
 def is_external(channel: Channel, view: PbxView) -> bool:
     """Whether a real channel leads out of the office. A dialled trunk carries the trunk's own context too."""
-    if channel.is_local:
-        return False
+    if channel.is_outside is None:
+        channel.is_outside = not channel.is_plumbing and _leads_out(channel, view)
+    return channel.is_outside
+
+
+def _leads_out(channel: Channel, view: PbxView) -> bool:
     if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
         return True
     return channel.context != view.internal_context and _own_extension(channel, view) is None
+
+
+def has_customer(group: Group, view: PbxView) -> bool:
+    """Whether somebody from outside is in the group."""
+    return any(is_external(channel, view) for channel in group.channels.values())
 
 
 def _own_extension(channel: Channel, view: PbxView) -> str | None:
@@ -45,7 +54,7 @@ def extension_of(channel: Channel, view: PbxView) -> str | None:
 
     Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
     """
-    if channel.is_local or view.is_trunk(channel.name):
+    if channel.is_plumbing or (is_external(channel, view) and view.is_trunk(channel.name)):
         return None
     dialled = channel.dialled.caller_exten if channel.dialled else None
     known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
@@ -60,11 +69,15 @@ class Judgement:
     def __init__(self, group: Group, view: PbxView) -> None:
         self.group = group
         self.view = view
-        real = [channel for channel in group.channels.values() if not channel.is_local]
-        self.externals = [channel for channel in real if is_external(channel, view)]
-        self.internals = [channel for channel in real if channel not in self.externals]
+        self.externals: list[Channel] = []
+        self.internals: list[Channel] = []
+        for channel in group.channels.values():
+            if not channel.is_plumbing:
+                (self.externals if is_external(channel, view) else self.internals).append(channel)
         # In a call of our own placing nobody arrives, whatever part of it was not seen.
-        self.arrived = [] if group.linkedid.startswith(CLICK_CHANNEL) else [channel for channel in self.externals if _arrived(channel)]
+        came = [] if group.linkedid.startswith(CLICK_CHANNEL) else [channel for channel in self.externals if _arrived(channel)]
+        self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles] if view.employee_mobiles else []
+        self.arrived = [channel for channel in came if channel not in self.colleagues] if self.colleagues else came
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
@@ -79,7 +92,7 @@ class Judgement:
                 return channel
         if self.group.originated:
             return self.internals[0] if self.internals else None
-        return None
+        return self.colleagues[0] if self.colleagues else None
 
     def _direction(self) -> Direction:
         if self.arrived:
@@ -89,9 +102,17 @@ class Judgement:
         first = self.initiator
         if first is not None and self.view.is_extension(first.exten) and not self._went_out_as(first.exten):
             return Direction.INTERNAL
+        if first in self.colleagues and len(self.externals) == len(self.colleagues):
+            return Direction.INTERNAL  # from their mobile: no customer, and no missed call
         if self.externals:
-            return Direction.OUT
-        return Direction.OUT if first is not None and self.view.is_phone(first.exten) else Direction.INTERNAL
+            return Direction.INTERNAL if all(self._is_colleague(channel) for channel in self.externals) else Direction.OUT
+        if first is None or not self.view.is_phone(first.exten):
+            return Direction.INTERNAL
+        return Direction.INTERNAL if self.view.number(first.exten) in self.view.employee_mobiles else Direction.OUT
+
+    def _is_colleague(self, channel: Channel) -> bool:
+        """Whether an outside channel is the mobile of one of ours."""
+        return channel in self.colleagues or self.dialled_number(channel) in self.view.employee_mobiles
 
     def _went_out_as(self, dialled: str) -> bool:
         """Whether a trunk was given this very number: an emergency number may look like an extension."""
@@ -110,9 +131,16 @@ class Judgement:
 
     def number_of(self, channel: Channel) -> str | None:
         """A party's number: extension, or the outside number as it called or was dialled."""
-        if channel not in self.externals:
+        if not is_external(channel, self.view):
             return extension_of(channel, self.view)
-        return self.view.number(channel.number) if _arrived(channel) else self.dialled_number(channel)
+        return self._shown_number(channel) if _arrived(channel) else self.dialled_number(channel)
+
+    def _shown_number(self, channel: Channel) -> str | None:
+        """The number a caller showed. A gateway may show the line's own number until the dialplan sets the caller's."""
+        for text in (channel.number, channel.shown_as):
+            if text and not self.view.known_line(text):
+                return self.view.number(text)
+        return None
 
     def dialled_number(self, channel: Channel) -> str | None:
         """The number that was dialled to reach an external channel.
@@ -123,6 +151,8 @@ class Judgement:
         dial = channel.dialled
         candidates = [dial.caller_exten, dial.dial_string.partition("@")[0].rpartition("/")[2]] if dial else []
         candidates.insert(1, channel.number or "")
+        if self.arrived:  # an arrived call that goes out again, to a mobile: the dialplan stands at the line that was called
+            candidates = [text for text in candidates if not self.view.known_line(text)]
         if self.initiator is not None and not self.group.originated:
             candidates.append(self.initiator.exten)
         for candidate in candidates:
@@ -150,7 +180,9 @@ class Judgement:
 
     def _called_inside(self) -> str | None:
         first = self.initiator
-        return first.exten or None if first is not None else None
+        if first is None:
+            return None
+        return self.view.line(first.exten) if self.view.is_phone(first.exten) else first.exten or None
 
     @property
     def customer_name(self) -> str | None:
@@ -172,7 +204,8 @@ class Judgement:
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        alerted = [c for c in self.internals if _is_called(c) and c is not self.initiator and _was_alerted(c)]
+        others = [self.initiator, *(move.target for move in self.group.moves if move.kind == "pickup")]
+        alerted = [c for c in self.internals if _is_called(c) and c not in others and not c.consulted and _was_alerted(c)]
         return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
 
     def ringing_now(self) -> tuple[str, ...]:
@@ -184,18 +217,25 @@ class Judgement:
         ]
         return tuple(dict.fromkeys(number for number in now if number))
 
+    def talking_now(self) -> str | None:
+        """The internal number of who talks with the customer at this moment."""
+        last = self.group.talks[-1] if self.group.talks else None
+        return last.person if last is not None and last.end is None and self.view.is_extension(last.person) else None
+
     def up_now(self) -> set[str]:
         """Internal numbers whose phone is off the hook in this call."""
         return {number for c in self.internals if c.ended_at is None and c.up_at is not None and (number := extension_of(c, self.view))}
 
     def spans(self) -> list[Talk]:
-        """Talks, with a pause after which the same person comes back counted in."""
+        """Talks, with a pause after which the same person comes back counted in, unless the customer was parked meanwhile."""
         merged: list[Talk] = []
+        parked = [move.order for move in self.group.moves if move.kind == "park"]
         for talk in self.group.talks:
-            if merged and merged[-1].person == talk.person and merged[-1].end is not None:
-                merged[-1] = Talk(talk.person, merged[-1].start, talk.end)
+            last = merged[-1] if merged else None
+            if last is not None and last.person == talk.person and last.end is not None and not any(last.order <= order < talk.order for order in parked):
+                merged[-1] = Talk(talk.person, last.start, talk.end, last.order)
             else:
-                merged.append(Talk(talk.person, talk.start, talk.end))
+                merged.append(Talk(talk.person, talk.start, talk.end, talk.order))
         return merged
 
     # -- how it ended ----------------------------------------------------------------------------------------------------
@@ -218,6 +258,8 @@ class Judgement:
         return Result.UNAVAILABLE if Result.UNAVAILABLE in outcomes else self._dialplan_result()
 
     def _gave_up(self) -> bool:
+        if self.group.consult:
+            return True  # whoever asked went over to the other call
         calling = self._calling()
         requests = [channel.hangup_requested_at for channel in calling if channel.hangup_requested_at is not None]
         if requests:
@@ -241,14 +283,14 @@ class Judgement:
 
     def _is_plumbing(self, dial: Dial) -> bool:
         dest = self.group.channels.get(dial.dest)
-        return dest is None or dest.is_local
+        return dest is None or dest.is_plumbing
 
     def _rings_initiator(self, dial: Dial) -> bool:
         return self.group.originated and self.initiator is not None and dial.dest == self.initiator.uniqueid
 
     def _leg_result(self, dial: Dial) -> Result | None:
         dest = self.group.channels.get(dial.dest)
-        if dest is None or dest.is_local or dial.forwarded:
+        if dest is None or dest.is_plumbing or dial.forwarded:
             return None
         if self._rings_initiator(dial):  # a click's manager: who picked up leaves the rest to the customer's side
             if dest.up_at is not None:
@@ -279,37 +321,62 @@ class Judgement:
         return Result.REJECTED if causes & _REJECTED_CAUSES else Result.UNAVAILABLE
 
     def transfers(self) -> tuple[Transfer, ...]:
-        """Forwards by the phone that rang (302)."""
-        found = []
+        """Everything that moved the call, in order: what people did, and forwards by the phone that rang (302)."""
+        found = [(move.order, self._moved(move)) for move in self.group.moves]
         for dial in self.group.dials:
             source = self.group.channels.get(dial.dest)
-            if not dial.forwarded or source is None or source.is_local:
-                continue
-            target = self._forward_target(dial)
-            done = target is not None and any(talk.person == target for talk in self.group.talks)
-            found.append(Transfer("forward", self.number_of(source), target, done))
-        return tuple(found)
+            if dial.forwarded and source is not None and not source.is_plumbing:
+                target, done = self._taken_after(dial.order, source)
+                found.append((dial.order, Transfer("forward", self.number_of(source), target, done)))
+        return tuple(transfer for _, transfer in sorted(found, key=lambda item: item[0]))
 
-    def _forward_target(self, forwarded: Dial) -> str | None:
-        """Whom the call went on to: the first real channel dialled after the forward."""
+    def _moved(self, move: Move) -> Transfer:
+        source = self.number_of(move.source) if move.source else self._parker(move.source_shown)
+        if move.target is not None:
+            target = self.number_of(move.target)
+            done = self.group.heard.get(target or "", -1) >= move.order
+        else:
+            target, done = self._taken_after(move.order, move.source if move.kind != "park" else None)
+            target = target or (self.view.number(move.exten) if move.kind != "park" else None)
+        return Transfer(move.kind, source, target, done and not move.failed)
+
+    def _parker(self, dial_string: str) -> str | None:
+        """`PJSIP/161` -> 161."""
+        endpoint = dial_string.partition("/")[2]
+        return endpoint if self.view.is_extension(endpoint) else None
+
+    def _taken_after(self, order: int, source: Channel | None) -> tuple[str | None, bool]:
+        """Whom the call went on to after `order`, and whether they talked: who was dialled and talked, else who was dialled first.
+
+        A call that comes back to its `source` was not taken.
+        """
+        until = min((move.order for move in self.group.moves if move.order > order), default=None)
+        own = self.number_of(source) if source is not None else None
+        first = None
         for dial in self.group.dials:
             dest = self.group.channels.get(dial.dest)
-            if dial is not forwarded and dest is not None and not dest.is_local and dial.began_at >= (forwarded.ended_at or 0):
-                return self.number_of(dest)
-        return None
+            if dial.order <= order or dest is None or dest.is_plumbing or (until is not None and dial.order >= until):
+                continue
+            number = self.number_of(dest)
+            if number != own and self.group.heard.get(number or "", -1) > dial.order:
+                return number, True
+            first = first or number
+        return first, False
 
     # -- the record --------------------------------------------------------------------------------------------------------
 
     def record(self) -> Call:
         """The call as it stands."""
-        return completed(self._seen(), self.group.prior) if self.group.prior else self._seen()
+        return self.whole(self.outline())
 
-    def _seen(self) -> Call:
+    def outline(self) -> Call:
+        """The record without what changes all the time: legs, talk time. Two outlines that are equal tell nobody anything new."""
         group, spans = self.group, self.spans()
-        ended_at = group.closed_at
         persons = [talk.person for talk in spans]
-        return Call(
-            id=call_id(self.view, group.first_uniqueid),
+        if not group.call_id:
+            group.call_id = call_id(self.view, group.first_uniqueid)
+        seen = Call(
+            id=group.call_id,
             enterprise=self.view.enterprise,
             pbx=self.view.pbx,
             linkedid=group.linkedid,
@@ -319,39 +386,46 @@ class Judgement:
             customer_name=self.customer_name,
             line=self.line,
             answered_at=spans[0].start if spans else None,
-            ended_at=ended_at,
-            talk_seconds=sum(max(0.0, (t.end if t.end is not None else group.last_seen_at) - t.start) for t in spans),
-            result=self.result() if ended_at is not None else None,
+            ended_at=group.closed_at,
+            result=self.result() if group.closed_at is not None else None,
             rang=self.rang,
             answered_by=persons[0] or None if persons else None,
             last_talked=persons[-1] or None if persons else None,
             initiator=self._initiator_number(),
-            transfers=self.transfers(),
+            transfers=self.transfers() if group.moves or group.dials else (),
             queue=group.queue,
             click_to_call=group.originated and self.direction is Direction.OUT,
             consult=group.consult,
             recordings=tuple(group.recordings),
             gap=group.has_gap,
-            legs=tuple(self._leg(c) for c in sorted(group.channels.values(), key=lambda c: c.created_at) if not c.is_local),
         )
+        return completed(seen, group.prior) if group.prior else seen
+
+    def whole(self, outline: Call) -> Call:
+        """An outline with its legs and its talk time."""
+        last = self.group.last_seen_at
+        talked = sum(max(0.0, (talk.end if talk.end is not None else last) - talk.start) for talk in self.spans())
+        legs = tuple(self._leg(c) for c in sorted(self.group.channels.values(), key=lambda c: c.created_at) if not c.is_plumbing)
+        if self.group.prior is not None:
+            legs = all_legs(legs, self.group.prior.legs)
+        return replace(outline, talk_seconds=talked, legs=legs)
 
     def _initiator_number(self) -> str | None:
         if self.direction is Direction.IN or self.initiator is None:
             return None
-        return extension_of(self.initiator, self.view)
+        return self.number_of(self.initiator)
 
     def _leg(self, channel: Channel) -> Leg:
         kind = LegKind.INTERNAL
         if channel in self.externals:
             kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
-        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, channel.ended_at, channel.cause)
+        # A channel may outlive the call, in another one or by a moment: its part in this one is over.
+        ended_at = channel.ended_at if channel.ended_at is not None else self.group.closed_at
+        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, ended_at, channel.cause)
 
 
 def completed(seen: Call, prior: Call) -> Call:
-    """A call whose beginning a former process saw: what was stored then, and what was seen since."""
-    now = {leg.channel: leg for leg in seen.legs}
-    before = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in prior.legs]
-    known = {leg.channel for leg in prior.legs}
+    """A call whose beginning a former process saw: what was stored then, and what was seen since. Its legs: `all_legs`."""
     return replace(
         seen,
         id=prior.id,
@@ -369,8 +443,14 @@ def completed(seen: Call, prior: Call) -> Call:
         click_to_call=prior.click_to_call or seen.click_to_call,
         recordings=tuple(dict.fromkeys(prior.recordings + seen.recordings)),
         gap=True,
-        legs=(*before, *(leg for leg in seen.legs if leg.channel not in known)),
     )
+
+
+def all_legs(seen: tuple[Leg, ...], before: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    """The legs that were stored, with the ends that were seen since, and those that came."""
+    now, known = {leg.channel: leg for leg in seen}, {leg.channel for leg in before}
+    ended = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in before]
+    return (*ended, *(leg for leg in seen if leg.channel not in known))
 
 
 def given_up(prior: Call, at: float) -> Call:
@@ -390,6 +470,8 @@ def _is_called(channel: Channel) -> bool:
 
 
 def _was_alerted(channel: Channel) -> bool:
-    """Whether the phone rang, or was picked up without a word of ringing."""
+    """Whether the phone rang, or was picked up without a word of ringing; not one that took somebody else's call."""
+    if channel.dialled is not None and channel.dialled.unpaired and not channel.was_born_called:
+        return False
     told = channel.dialled is not None and channel.dialled.alerted_at is not None
     return told or channel.ringing_at is not None or channel.up_at is not None

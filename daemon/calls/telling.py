@@ -28,6 +28,10 @@ class Teller:
     def __len__(self) -> int:
         return len(self._told)
 
+    def knows(self, group: Group) -> bool:
+        """Whether anything was told of the group."""
+        return group in self._told
+
     def take_over(self, group: Group, prior: Call) -> None:
         """A former process told this much of the group."""
         popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
@@ -35,15 +39,15 @@ class Teller:
 
     def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
         """The change since the last time, or None when there is none that anybody would notice."""
-        record = judgement.record()
+        record = judgement.outline()
         told = self._told.get(group)
         if told is None:
             told = self._told[group] = _Told(replace(record, id=""))
-        signals, quiet = _signals(told, judgement, record), _quiet(record)
-        if not signals and quiet == told.record:
+        signals = _signals(told, judgement, record)
+        if not signals and record == told.record:
             return None
-        told.record = quiet
-        return CallChange(record, tuple(signals), at)
+        told.record = record
+        return CallChange(judgement.whole(record), tuple(signals), at)
 
     def forget(self, group: Group) -> tuple[str, ...] | None:
         """Ends the memory of a group; gives the popups still open, or None when it was never told of."""
@@ -68,8 +72,8 @@ def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
     if record.ended_at is not None:
         signals.append(Ended(told.popups))
         told.popups = ()
-    elif judgement.direction is not Direction.OUT:
-        stays = {*ringing, record.answered_by, record.last_talked, *judgement.up_now()}
+    elif judgement.direction is not Direction.OUT or told.answered:
+        stays = {*ringing, record.last_talked, *judgement.up_now()}
         if gone := tuple(number for number in told.popups if number not in stays):
             signals.append(StoppedRinging(gone))
             told.popups = tuple(number for number in told.popups if number in stays)
@@ -77,8 +81,17 @@ def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
 
 
 def _ringing(judgement: Judgement, record: Call) -> tuple[str, ...]:
-    """Who is to see a popup now: phones that ring; for an outgoing call its initiator, once the customer's side is dialled."""
+    """Who is to see a popup now: phones that ring, and who came to the call without ringing for it (a transfer after a
+    consultation, a pickup, a parked call fetched); for an outgoing call its initiator, once the customer's side is dialled.
+    """
+    talking = judgement.talking_now()
     if judgement.direction is not Direction.OUT:
-        return judgement.ringing_now()
+        return _once(*judgement.ringing_now(), talking)
+    if record.answered_at is not None:
+        return _once(*(number for number in judgement.ringing_now() if number != record.initiator), talking)
     is_dialled = any(channel.dialled for channel in judgement.externals)
-    return (record.initiator,) if is_dialled and record.initiator else ()
+    return _once(record.initiator) if is_dialled else ()
+
+
+def _once(*numbers: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(number for number in numbers if number))

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from daemon.model.phone import digits_of, shown_number, to_e164
 
 MAX_EXTENSION_LENGTH = 32
+MAX_REMEMBERED = 8_192
+
+T = TypeVar("T")
+
+
+class Remembered(dict[str, T]):
+    """Answers of a pure function of a text, kept since the same numbers are asked for with every event. Bounded: when full, forgotten."""
+
+    def __init__(self, function: Callable[[str], T]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, text: str) -> T:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        answer = self[text] = self._function(text)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -41,13 +60,24 @@ class PbxView:
 
     def is_extension(self, number: str | None) -> bool:
         """Whether this is one of the enterprise's internal numbers."""
-        if not number or len(number) > MAX_EXTENSION_LENGTH:
-            return False
-        return number in self.internal_phones or self._internal.search(number) is not None
+        return bool(number) and self._extensions[number or ""]
+
+    @cached_property
+    def _extensions(self) -> Remembered[bool]:
+        def ask(number: str) -> bool:
+            if len(number) > MAX_EXTENSION_LENGTH:
+                return False
+            return number in self.internal_phones or self._internal.search(number) is not None
+
+        return Remembered(ask)
 
     def number(self, text: str | None) -> str | None:
         """A party's number: E.164 where it can be, else its digits, None when withheld."""
-        return shown_number(text, self.country)
+        return self._numbers[text] if text else None
+
+    @cached_property
+    def _numbers(self) -> Remembered[str | None]:
+        return Remembered(lambda text: shown_number(text, self.country))
 
     def is_phone(self, text: str | None) -> bool:
         """Whether somebody dialled this to reach the outside world."""
@@ -64,7 +94,11 @@ class PbxView:
 
     def known_line(self, text: str | None) -> str | None:
         """The configured line that `text` names, or None."""
-        if not text:
-            return None
-        digits = digits_of(text)
-        return self._lines_by_digits.get(digits) or self._lines_by_digits.get(digits_of(self.number(text) or ""))
+        return self._known_lines[text] if text else None
+
+    @cached_property
+    def _known_lines(self) -> Remembered[str | None]:
+        def ask(text: str) -> str | None:
+            return self._lines_by_digits.get(digits_of(text)) or self._lines_by_digits.get(digits_of(self.number(text) or ""))
+
+        return Remembered(ask)

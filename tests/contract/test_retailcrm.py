@@ -18,7 +18,7 @@ from adapters.retailcrm.client import Accepted, interpret
 from adapters.retailcrm.config import RetailCrmSettings
 from adapters.retailcrm.deliver import RetailCrm, journal_entry
 from daemon.delivery.dispatcher import _Worker
-from daemon.model.call import Direction, Leg, LegKind, Result
+from daemon.model.call import Direction, Leg, LegKind, Result, Transfer
 from daemon.model.delivery import Ambiguous, AuthExpired, Rejected, Retry, Throttled
 from daemon.model.signal import CallChange, Ended, Ringing, StoppedRinging
 from daemon.store.pool import Database
@@ -55,18 +55,23 @@ def test_the_accounts_own_time_zone_wins_over_the_enterprises() -> None:
     assert journal_entry(a_call(), settings(timezone="Asia/Vladivostok"), TENANT)["date"] == "2025-11-21 15:10:00"
 
 
+NOBODY_TALKED = {"answered_by": None, "last_talked": None}
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [
         ({}, "151"),
-        ({"answered_by": None, "rang": ("150", "151")}, "150"),
-        ({"answered_by": None, "rang": ()}, "199"),
-        ({"answered_by": None, "rang": (), "line": None}, None),
-        ({"answered_by": "+375291111111", "rang": ("150",)}, "150"),
-        ({"direction": Direction.OUT, "answered_by": None, "rang": (), "initiator": "152"}, "152"),
+        ({"answered_by": "150", "last_talked": "152"}, "152"),
+        ({"answered_by": "150", "last_talked": "+375291111111"}, "150"),
+        ({**NOBODY_TALKED, "rang": ("150", "151")}, "150"),
+        ({**NOBODY_TALKED, "rang": ()}, "199"),
+        ({**NOBODY_TALKED, "rang": (), "line": None}, None),
+        ({"answered_by": "+375291111111", "last_talked": "+375291111111", "rang": ("150",)}, "150"),
+        ({**NOBODY_TALKED, "direction": Direction.OUT, "rang": (), "initiator": "152"}, "152"),
     ],
 )
-def test_the_entry_belongs_to_who_answered_else_who_rang_first_else_the_lines_default(more: dict[str, Any], code: str | None) -> None:
+def test_the_entry_belongs_to_who_talked_last_else_who_answered_else_who_rang_first_else_the_lines_default(more: dict[str, Any], code: str | None) -> None:
     assert journal_entry(a_call(**more), settings(), TENANT).get("code") == code
 
 
@@ -101,6 +106,13 @@ def test_popups_go_to_who_rings_and_close_with_the_right_status() -> None:
     for result, status in [(Result.ANSWERED, "answered"), (Result.NO_ANSWER, "no answered"), (Result.BUSY, "busy"), (Result.CANCELLED, "cancel"),
                            (Result.UNAVAILABLE, "failed")]:  # fmt: skip
         assert plans(a_call(result=result), Ended(("151",)))[0]["hangupStatus"] == status
+
+
+def test_a_popup_of_who_handed_the_call_on_closes_as_answered_and_a_losers_as_cancelled() -> None:
+    call = a_call(answered_by="161", last_talked="150", transfers=(Transfer("blind", "161", "162", True), Transfer("attended", "162", "150", True)))
+    assert [(p["codes"], p["hangupStatus"]) for p in plans(call, StoppedRinging(("161", "162", "151")))] == [
+        (["161", "162"], "answered"), (["151"], "cancel"),
+    ]  # fmt: skip
 
 
 def test_send_flags_switch_each_kind_off() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from daemon.calls.view import PbxView
-from lab.office import LINES, MOBILES, PHONES
+from lab.office import LINES, MOBILES, PHONES, TRUNKS
 
 VIEW = PbxView(
     enterprise="0367",
     pbx="main",
     country="BY",
-    trunks=("PJSIP/provider",),
+    trunks=TRUNKS,
     inbound_contexts=frozenset({"from-trunk"}),
     internal_context="inoffice",
     internal_number=r"^1\d\d$",

@@ -19,7 +19,7 @@ from lab.run import DaemonProcess, short_directory
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(300)]
 
-LINE = "+375171112241"  # smart redirect, then 152
+LINE = "+375171112248"  # smart redirect, then 152
 CUSTOMER = "+375296254070"
 STRANGER = "+375447654321"
 NAMED = {"19": "151", "20": UNREGISTERED_PHONE, "21": "150"}

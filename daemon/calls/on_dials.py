@@ -1,0 +1,101 @@
+"""Events of dials: who is called on whose behalf, and what became of it. Pure.
+
+Their pairing is not to be relied on: a pickup ends a dial that never began, a queue ends one twice, an originated leg that
+nobody picked up does not end at all. A dial is known by its destination, and its first end counts.
+"""
+
+from __future__ import annotations
+
+from daemon.calls.facts import Event, Facts
+from daemon.calls.graph import Channel, Dial, Move
+
+
+class OnDials(Facts):
+    """DialBegin, DialState, DialEnd, OriginateResponse."""
+
+    def _dial_begin(self, event: Event, at: float) -> None:
+        dest = self._channel(event, at, "Dest")
+        if dest is None:
+            return
+        caller = self._channel(event, at)
+        if caller is not None:
+            self._join(caller.group, dest.group, at)
+        elif (recalled := self._recalls.pop(dest.endpoint, None)) is not None and recalled.closed_at is None:
+            self._join(recalled, dest.group, at)  # nobody took the transfer: Asterisk calls the one who hung up back
+        else:
+            dest.group.originated = True
+        if caller is not None and dest.is_started:
+            self._picked_up(caller, dest)
+        self._begin(event, caller, dest, at)
+        self._touch(dest.group, at)
+
+    def _begin(self, event: Event, caller: Channel | None, dest: Channel, at: float) -> Dial:
+        dest.dialled = Dial(
+            caller=caller.uniqueid if caller else None,
+            dest=dest.uniqueid,
+            began_at=at,
+            order=self._order,
+            dial_string=event.get("DialString") or "",
+            caller_exten=event.get("Exten") or "",
+            caller_shown=event.get("CallerIDNum") or "",
+        )
+        dest.group.dials.append(dest.dialled)
+        return dest.dialled
+
+    def _dial_state(self, event: Event, at: float) -> None:
+        dest = self._channel(event, at, "Dest")
+        if dest is None or dest.dialled is None:
+            return
+        status = event.get("DialStatus")
+        if status == "RINGING":
+            is_news = dest.dialled.alerted_at is None and dest.ringing_at is None and not dest.is_plumbing
+            dest.dialled.alerted_at = at
+            (self._touch if is_news else self._see)(dest.group, at)
+        elif status == "PROGRESS":
+            dest.dialled.progress_at = at
+
+    def _dial_end(self, event: Event, at: float) -> None:
+        dest = self._channel(event, at, "Dest")
+        if dest is None:
+            return
+        caller, status = self._channel(event, at), event.get("DialStatus") or ""
+        if caller is not None:
+            self._join(caller.group, dest.group, at)
+        dial = dest.dialled
+        if dial is None:
+            dial = self._begin(event, caller, dest, at)
+            dial.unpaired = True
+            if status == "ANSWER" and caller is not None:
+                self._picked_up(caller, dest)
+        if dial.status is None:  # a queue says CANCEL twice
+            dial.status, dial.ended_at = status, at
+            dial.forwarded = bool(event.get("Forward"))
+        (self._touch if dial.forwarded or dial.unpaired else self._see)(dest.group, at)
+
+    def _picked_up(self, caller: Channel, picker: Channel) -> None:
+        """A channel that called by itself answers somebody else's call: a pickup, when a phone still rings for that caller.
+
+        A pickup by Replaces has no Pickup event (seen live on 16 and 22).
+        """
+        group = picker.group
+        if picker.is_plumbing or picker.was_born_called or any(move.target is picker for move in group.moves):
+            return
+        for dial in reversed(group.dials):
+            ringing = group.channels.get(dial.dest)
+            waits = dial.caller == caller.uniqueid and dial.status in (None, "CANCEL") and not dial.forwarded
+            if waits and ringing is not None and ringing is not picker and ringing.up_at is None:
+                group.moves.append(Move("pickup", self._order, ringing, picker))
+                return
+
+    def _originate_response(self, event: Event, at: float) -> None:
+        channel = self._graph.channels.get(event.get("Uniqueid") or "")
+        if channel is not None:
+            channel.group.originate_exten = event.get("Exten") or _dialled_by_data(event.get("Data"))
+            self._touch(channel.group, at)
+
+
+def _dialled_by_data(data: str | None) -> str | None:
+    """`Local/+375…@inoffice` of an originated Dial -> the number."""
+    if not data or not data.startswith("Local/"):
+        return None
+    return data.partition("/")[2].partition("@")[0] or None
