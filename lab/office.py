@@ -315,7 +315,7 @@ exten => +375171112247,1,Dial(PJSIP/150&Local/375291111111@lab-behind,10)
 [lab-behind]
 exten => 150,1,Dial(PJSIP/150,10)
 exten => _375.,1,Gosub(vochid-record,s,1)
- same => n,Dial(PJSIP/${EXTEN}@provider,10)
+ same => n,Dial(PJSIP/${FILTER(0-9,${EXTEN})}@provider,10)
 
 [lab-confirm]
 exten => s,1,Read(KEY,vm-enter-num-to-call,1,,1,3)

@@ -12,10 +12,11 @@ from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, St
 
 @dataclass(slots=True)
 class _Told:
-    """What was said of a group so far: its last record, whose popup is open, and that it was answered."""
+    """What was said of a group so far: its last record, whose popup is open, who needs none, and that it was answered."""
 
     record: Call
     popups: tuple[str, ...] = ()
+    in_talk: str | None = None  # talked already when the call was first seen: too late for a popup
     answered: bool = False
 
 
@@ -35,14 +36,14 @@ class Teller:
     def take_over(self, group: Group, prior: Call) -> None:
         """A former process told this much of the group."""
         popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
-        self._told[group] = _Told(_quiet(prior), popups, prior.answered_at is not None)
+        self._told[group] = _Told(_quiet(prior), popups, answered=prior.answered_at is not None)
 
     def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
         """The change since the last time, or None when there is none that anybody would notice."""
         record = judgement.outline()
         told = self._told.get(group)
         if told is None:
-            told = self._told[group] = _Told(replace(record, id=""))
+            told = self._told[group] = _Told(replace(record, id=""), in_talk=judgement.talking_now() if group.has_gap else None)
         signals = _signals(told, judgement, record)
         if not signals and record == told.record:
             return None
@@ -63,7 +64,7 @@ def _quiet(record: Call) -> Call:
 def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
     signals: list[Signal] = []
     ringing = _ringing(judgement, record)
-    if fresh := tuple(number for number in ringing if number not in told.popups):
+    if fresh := tuple(number for number in ringing if number not in told.popups and number != told.in_talk):
         signals.append(Ringing(fresh))
         told.popups += fresh
     if record.answered_at is not None and not told.answered:

@@ -22,7 +22,7 @@ FILTERS = ("vochid-eventfilter.conf", "vochid-eventfilter-22.conf")
 
 def installed(directory: Path, *, older: bool = False, **changed: tuple[str, str]) -> Path:
     """The lab PBX's /etc/asterisk; `changed`: file (dots as __, slashes as ___) -> (text, replacement)."""
-    files = pbx_files(Ports(1, 2, 3, 4, 5, 6, 7, 8), "a-long-random-secret", older=older)
+    files = pbx_files(Ports(*range(1, 10)), "a-long-random-secret", older=older)
     for name, (text, replacement) in changed.items():
         name = name.replace("___", "/").replace("__", ".")
         assert text in files[name], text
