@@ -11,15 +11,16 @@ from aiohttp_sse import sse_response
 from admin_http.api.routing import Ask, Route, answer, page
 from daemon.errors import NotFound
 from daemon.model.call import Direction, Result
+from daemon.store.call_query import CallFilter
 
 HEARTBEAT_S = 15.0
 DIRECTIONS = tuple(map(str, Direction))
 RESULTS = tuple(map(str, Result))
 
 
-async def list_calls(ask: Ask) -> web.StreamResponse:
-    items, following = await ask.services.calls.page(
-        ask.enterprise,
+def call_filter(ask: Ask) -> CallFilter:
+    """The filters of a list of calls, from the query."""
+    return CallFilter(
         since=ask.time("from"),
         until=ask.time("to"),
         direction=ask.choice("direction", DIRECTIONS),
@@ -27,10 +28,14 @@ async def list_calls(ask: Ask) -> web.StreamResponse:
         missed=ask.flag("missed"),
         number=ask.query("number"),
         extension=ask.query("extension"),
-        cursor=ask.query("cursor"),
-        limit=ask.limit(),
+        line=ask.query("line"),
+        queue=ask.query("queue"),
+        search=ask.query("q"),
     )
-    return page(items, following)
+
+
+async def list_calls(ask: Ask) -> web.StreamResponse:
+    return page(*await ask.services.calls.page(ask.enterprise, call_filter(ask), cursor=ask.query("cursor"), limit=ask.limit()))
 
 
 async def get_call(ask: Ask) -> web.StreamResponse:
@@ -72,8 +77,11 @@ _CALL_FILTERS = (
     ("direction", "in, out or internal"),
     ("result", "the call's result"),
     ("missed", "true or false"),
-    ("number", "the customer's number, or its last nine digits"),
+    ("number", "the customer's number, or its end"),
     ("extension", "who rang, answered, talked or called"),
+    ("line", "our external number"),
+    ("queue", "the queue's name"),
+    ("q", "the end of a number (3 digits or more), or beginnings of words of the customer's name"),
     ("limit", "at most 500"),
     ("cursor", "`next` of the page before"),
 )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
+from daemon.store.call_query import CallFilter, conditions
 from daemon.store.pool import Database
+
+EVERYTHING = CallFilter()
+EXPORT_PAGE = 1_000
+NAMED_AT_ONCE = 2_000  # calls found by a name that are looked through for one page
 
 
 def encode_cursor(started_at: datetime, call_id: str) -> str:
@@ -33,37 +39,52 @@ class CallRepository:
         self._db = db
 
     async def page(
-        self,
-        enterprise: str,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        direction: str | None = None,
-        result: str | None = None,
-        missed: bool | None = None,
-        number: str | None = None,
-        extension: str | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
+        self, enterprise: str, asked: CallFilter = EVERYTHING, *, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """A page, newest first, without legs' details left out; and the cursor of the next page."""
-        after = decode_cursor(cursor) if cursor else (None, None)
+        """A page, newest first, with legs; and the cursor of the next page, None at the end.
+
+        A search by name may give less than `limit` and go on nevertheless.
+        """
+        place = decode_cursor(cursor) if cursor else None
         async with self._db.tenant(enterprise) as connection:
-            rows = await connection.fetch(
-                """select * from calls where enterprise_number = $1
-                     and ($2::timestamptz is null or started_at >= $2) and ($3::timestamptz is null or started_at < $3)
-                     and ($4::text is null or direction = $4) and ($5::text is null or result = $5)
-                     and ($6::boolean is null or missed = $6)
-                     and ($7::text is null or customer_number = $7 or right(customer_number, 9) = right($7, 9))
-                     and ($8::text is null or answered_by = $8 or last_talked = $8 or initiator = $8 or $8 = any (rang))
-                     and ($9::timestamptz is null or (started_at, id) < ($9, $10::uuid))
-                   order by started_at desc, id desc limit $11""",
-                enterprise, since, until, direction, result, missed, number, extension, *after, limit + 1,
-            )  # fmt: skip
-            legs = await self._legs(connection, enterprise, [row["id"] for row in rows[:limit]])
-        items = [_call_json(row, legs.get(row["id"], [])) for row in rows[:limit]]
-        following = encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"])) if len(rows) > limit else None
-        return items, following
+            rows, following = await self._find(connection, enterprise, asked, place, limit)
+            legs = await self._legs(connection, enterprise, [row["id"] for row in rows])
+        return [_call_json(row, legs.get(row["id"], [])) for row in rows], following
+
+    async def each(self, enterprise: str, asked: CallFilter, most: int) -> AsyncIterator[dict[str, Any]]:
+        """Calls one after the other, newest first, without legs, at most `most`: a transaction per EXPORT_PAGE, however slow the reader is."""
+        place: tuple[datetime, uuid.UUID] | None = None
+        while most > 0:
+            async with self._db.tenant(enterprise) as connection:
+                rows, following = await self._find(connection, enterprise, asked, place, min(most, EXPORT_PAGE))
+            for row in rows:
+                yield _call_json(row, [])
+            most -= len(rows)
+            if following is None:
+                return
+            place = decode_cursor(following)
+
+    async def _find(
+        self, connection: Any, enterprise: str, asked: CallFilter, place: tuple[datetime, uuid.UUID] | None, limit: int
+    ) -> tuple[list[Any], str | None]:
+        where, arguments = conditions(enterprise, asked)
+        named: list[Any] = []
+        if asked.name is not None:
+            named = await connection.fetch(
+                "select * from find_named_calls($1, $2, $3, $4, $5, $6)", asked.name, asked.since, asked.until, *(place or (None, None)), NAMED_AT_ONCE
+            )
+            where.append(f"id = any (${len(arguments) + 1}::uuid[])")
+            arguments.append([row["id"] for row in named])
+        elif place is not None:
+            where.append(f"(started_at, id) < (${len(arguments) + 1}::timestamptz, ${len(arguments) + 2}::uuid)")
+            arguments.extend(place)
+        arguments.append(limit + 1)
+        rows = await connection.fetch(
+            f"select * from calls where {' and '.join(where)} order by started_at desc, id desc limit ${len(arguments)}", *arguments
+        )  # the text comes from `conditions` and from here, what was asked is in the arguments
+        if len(rows) > limit:
+            return rows[:limit], encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"]))
+        return rows, encode_cursor(named[-1]["started_at"], str(named[-1]["id"])) if len(named) == NAMED_AT_ONCE else None
 
     async def get(self, enterprise: str, call_id: str) -> dict[str, Any]:
         """One call. Raises NotFound."""
