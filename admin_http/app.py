@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from admin_http.api import calls, deliveries, enterprises, status, tokens
+from admin_http.api import calls, deliveries, enterprises, exports, overview, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.problems import problems
@@ -15,7 +15,7 @@ from admin_http.services import Services
 from daemon.telemetry import metrics
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *tokens.ROUTES, *status.ROUTES)
+ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *exports.ROUTES, *overview.ROUTES, *tokens.ROUTES, *status.ROUTES)
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

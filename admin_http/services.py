@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.ami.link import LinkStatus
+from daemon.delivery.desk import Desk
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
-from daemon.model.delivery import Check
+from daemon.model.delivery import Check, Kind
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
+from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.tenants.service import Tenants
 
@@ -30,6 +32,11 @@ class Services:
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     wake: Callable[[str, str], None]
+    desk: Desk
+    reports: ReportRepository
+    connections: Callable[[str], Awaitable[list[dict[str, Any]]]]
+    state: Callable[[str | None], Awaitable[dict[str, Any]]]
+    kinds: Mapping[str, frozenset[Kind]]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]
     admin_token: str | None

@@ -15,6 +15,7 @@ from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.services import Services
 from daemon.calls.recorder import Recorder
+from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.errors import VochidError
@@ -24,10 +25,12 @@ from daemon.settings import Listen, Settings
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
+from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 
@@ -77,10 +80,13 @@ class App:
         self.pbxs = Pbxs(tenants, leases, Recorder(db, leases, crm), dispatcher, live)
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
+        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
         services = Services(
             tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
+            desk=Desk(db), reports=ReportRepository(db), connections=overview.connections, state=overview.state,
+            kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
         await self._listen(make_operator(services), settings.metrics)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-CHUNK = 200_000
+CHUNK = 100_000
+BULK = 200_000
 LINES = ("+375171112233", "+375171112244", "+375447770011")
 EXTENSIONS = ("150", "151", "152", "153", "154", "155")
 OWNERS = ("Приёмная", "Анна Ковальчук", "Пётр Лис", "Ольга Савич", "Максим Жук", "Елена Мороз")
@@ -24,12 +25,15 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How much, for whom, over how many days back from now. skewed: the first enterprise has a twentieth of all calls."""
+    """How much, for whom, over how many days back from now.
+
+    deliveries: every so-manieth call was told to a CRM; 0: none. skewed: the first enterprise has a twentieth of all calls.
+    """
 
     calls: int
     enterprises: tuple[str, ...]
     days: int = 30
-    deliveries: bool = True
+    deliveries: int = 1
     skewed: bool = False
 
 
@@ -41,8 +45,9 @@ create or replace function pg_temp.pick(items text[], of bigint) returns text la
   $$ select items[1 + (of % array_length(items, 1))] $$;
 """
 
+# What a chunk made goes into `fresh` too: its legs and deliveries are made from there.
 _CALLS = """
-insert into calls (enterprise_number, id, pbx, linkedid, direction, customer_number, customer_name, line, started_at, answered_at, ended_at,
+with made as (insert into calls (enterprise_number, id, pbx, linkedid, direction, customer_number, customer_name, line, started_at, answered_at, ended_at,
   wait_seconds, talk_seconds, result, missed, rang, answered_by, last_talked, initiator, transfers, queue, click_to_call, consult, recordings, gap)
 select enterprise, id, 'main', extract(epoch from started_at)::bigint || '.' || n, direction, customer,
   case when pg_temp.r(customer_no, 7) % 10 < 6 then pg_temp.pick($5, pg_temp.r(customer_no, 8)) end,
@@ -56,7 +61,8 @@ select enterprise, id, 'main', extract(epoch from started_at)::bigint || '.' || 
   case when transferred then jsonb_build_array(jsonb_build_object('kind', case when n % 3 = 0 then 'attended' else 'blind' end, 'from', first, 'to', second,
     'completed', true)) else '[]' end,
   case when queued then 'sales' end, direction = 'out' and n % 4 = 0, false,
-  case when answered and n % 10 < 8 and direction <> 'internal' then array[to_char(started_at, 'YYYYMMDD-HH24MISS') || '-' || n || '.wav'] else '{}' end, n % 997 = 0
+  case when answered and n % 10 < 8 and direction <> 'internal'
+    then array[to_char(started_at, 'YYYYMMDD-HH24MISS') || '-' || n || '.wav'] else '{}' end, n % 997 = 0
 from (
   select made.*, direction = 'in' and pg_temp.r(n, 20) % 3 = 0 as queued, answered and direction = 'in' and pg_temp.r(n, 21) % 9 = 0 as transferred
   from (
@@ -66,7 +72,8 @@ from (
       select n, pg_temp.pick($3, case when $8 and pg_temp.r(n, 30) % 20 = 0 then 0 else pg_temp.r(n, 1) end) as enterprise,
         md5('call ' || n)::uuid as id,
         date_trunc('day', now()) - ((pg_temp.r(n, 2) % $4) || ' days')::interval
-          + ((case when pg_temp.r(n, 3) % 20 = 0 then pg_temp.r(n, 4) % 86400 else 21600 + (pg_temp.r(n, 4) % 18000) + (pg_temp.r(n, 12) % 18000) end) || ' seconds')::interval
+          + ((case when pg_temp.r(n, 3) % 20 = 0 then pg_temp.r(n, 4) % 86400
+              else 21600 + (pg_temp.r(n, 4) % 18000) + (pg_temp.r(n, 12) % 18000) end) || ' seconds')::interval
           - case when pg_temp.r(n, 2) % $4 = 0 then interval '1 day' else interval '0' end
           + ((n % 1000) || ' milliseconds')::interval as started_at,
         (array['in', 'in', 'in', 'in', 'in', 'in', 'out', 'out', 'out', 'internal'])[1 + pg_temp.r(n, 13) % 10] as direction,
@@ -78,24 +85,25 @@ from (
              else '+37529' || lpad((pg_temp.r(pg_temp.r(n, 15) % $9, 18) % 10000000)::text, 7, '0') end as customer,
         pg_temp.pick($7, pg_temp.r(n, 22)) as first, pg_temp.pick($7, pg_temp.r(n, 22) + 1 + pg_temp.r(n, 23) % 4) as second
       from generate_series($1::bigint, $2::bigint) n) drawn) made) shaped
-on conflict do nothing
+on conflict do nothing returning *)
+insert into fresh select made.*, split_part(linkedid, '.', 2)::bigint from made
 """
 
 _LEGS = """
 insert into legs (enterprise_number, call_id, position, channel, number, kind, started_at, answered_at, ended_at, cause)
 select c.enterprise_number, c.id, leg.position, leg.channel, leg.number, leg.kind, leg.started_at, leg.answered_at, leg.ended_at, leg.cause
-from generate_series($1::bigint, $2::bigint) n join lateral (select * from calls where id = md5('call ' || n)::uuid and enterprise_number = any ($3)) c on true
+from fresh c
 cross join lateral (
-  select 1 as position, 'PJSIP/provider-' || lpad(to_hex(n), 8, '0') as channel, c.customer_number as number, 'customer' as kind, c.started_at,
+  select 1 as position, 'PJSIP/provider-' || lpad(to_hex(c.n), 8, '0') as channel, c.customer_number as number, 'customer' as kind, c.started_at,
     case when c.direction = 'in' then c.started_at + interval '0.4 s' else c.answered_at end as answered_at, c.ended_at,
     case c.result when 'busy' then 17 when 'no_answer' then 19 when 'rejected' then 21 when 'unavailable' then 20 else 16 end as cause
   union all
-  select 2, 'PJSIP/' || coalesce(c.initiator, c.rang[1], '150') || '-' || lpad(to_hex(n), 8, 'a'), coalesce(c.initiator, c.rang[1]), 'internal',
+  select 2, 'PJSIP/' || coalesce(c.initiator, c.rang[1], '150') || '-' || lpad(to_hex(c.n), 8, 'a'), coalesce(c.initiator, c.rang[1]), 'internal',
     c.started_at + interval '0.7 s', case when c.direction = 'in' then c.answered_at else c.started_at + interval '0.8 s' end,
     case when jsonb_array_length(c.transfers) > 0 then c.answered_at + 0.4 * (c.ended_at - c.answered_at) else c.ended_at end, 16
     where c.initiator is not null or cardinality(c.rang) > 0
   union all
-  select 3, 'PJSIP/' || c.rang[2] || '-' || lpad(to_hex(n), 8, 'b'), c.rang[2], 'internal',
+  select 3, 'PJSIP/' || c.rang[2] || '-' || lpad(to_hex(c.n), 8, 'b'), c.rang[2], 'internal',
     case when jsonb_array_length(c.transfers) > 0 then c.answered_at + 0.35 * (c.ended_at - c.answered_at) else c.started_at + interval '0.7 s' end,
     case when jsonb_array_length(c.transfers) > 0 then c.answered_at + 0.4 * (c.ended_at - c.answered_at) end,
     case when jsonb_array_length(c.transfers) > 0 then c.ended_at else c.answered_at end, case when jsonb_array_length(c.transfers) > 0 then 16 else 26 end
@@ -106,15 +114,16 @@ on conflict do nothing
 _DELIVERIES = """
 insert into deliveries (enterprise_number, integration, call_id, kind, key, priority, payload, state, attempts, due_at, last_error, created_at, finished_at)
 select c.enterprise_number, 'retailcrm', c.id, kind, kind || ':' || c.id, case kind when 'popup' then 0 else 1 end,
-  case kind when 'popup' then jsonb_build_object('type', c.direction, 'codes', c.rang) else '{}' end, state, case state when 'waiting' then 2 else 1 + n % 2 end,
+  case kind when 'popup' then jsonb_build_object('type', c.direction, 'codes', c.rang) else '{}' end, state,
+  case state when 'waiting' then 2 else 1 + n % 2 end,
   now() + interval '20 minutes', case state when 'dead' then pg_temp.pick(array['Telephony not enabled', 'the CRM did not take the call: phone is not valid',
     'given up after 11 tries: HTTP 502 Bad Gateway'], n) when 'waiting' then 'HTTP 503 Service Unavailable' when 'dropped' then 'too late to be shown' end,
   at, case when state <> 'waiting' then at + ((40 + pg_temp.r(n, 40) % 400 + case when n % 50 = 0 then 20000 else 0 end) || ' ms')::interval end
-from generate_series($1::bigint, $2::bigint) n join lateral (select * from calls where id = md5('call ' || n)::uuid and enterprise_number = any ($3)) c on true
+from fresh c
 cross join lateral (values ('popup', c.started_at + interval '0.8 s'), ('journal', c.ended_at + interval '0.1 s')) as told (kind, at)
 cross join lateral (select case when pg_temp.r(n, 41) % 60 = 0 and kind = 'journal' then 'dead' when pg_temp.r(n, 42) % 80 = 0 and kind = 'popup' then 'dropped'
   when n % 211 = 0 and kind = 'journal' then 'waiting' else 'delivered' end as state) s
-where c.direction <> 'internal'
+where c.direction <> 'internal' and c.n % $1 = 0
 on conflict do nothing
 """
 
@@ -124,9 +133,9 @@ select d.enterprise_number, d.integration, d.kind, jsonb_build_object('method', 
     'attempt', d.attempts, 'call', d.call_id, 'body', jsonb_build_object('apiKey', '***', 'type', d.kind)),
   case when d.state in ('delivered') then '{"status": 200, "body": {"success": true}, "duration_ms": 84.2}'::jsonb
     else jsonb_build_object('status', 400, 'body', jsonb_build_object('success', false, 'errorMsg', d.last_error), 'duration_ms', 91.7) end,
-  case when d.state = 'delivered' then 'success' else 'error' end, case when d.state <> 'delivered' then d.last_error end, d.id, coalesce(d.finished_at, d.created_at)
-from deliveries d where d.enterprise_number = any ($1) and d.state <> 'dropped'
-  and not exists (select from integration_logs l where l.enterprise_number = d.enterprise_number and l.delivery_id = d.id)
+  case when d.state = 'delivered' then 'success' else 'error' end,
+  case when d.state <> 'delivered' then d.last_error end, d.id, coalesce(d.finished_at, d.created_at)
+from fresh c join deliveries d on d.enterprise_number = c.enterprise_number and d.call_id = c.id where d.state <> 'dropped'
 """
 
 
@@ -134,23 +143,43 @@ async def seed(url: str, plan: Plan) -> None:
     """Fills the database behind the owner's `url`. What is there already stays; the same plan again adds nothing."""
     connection = await asyncpg.connect(url, command_timeout=3_600)
     try:
-        await connection.execute(_PREPARE)
+        await connection.execute(_PREPARE + "create temp table fresh (like calls); alter table fresh add n bigint; set synchronous_commit = off")
+        mend = await _put_indexes_away(connection) if plan.calls > BULK else []
         enterprises = list(plan.enterprises)
         customers = max(50, plan.calls // 12)
         for first in range(1, plan.calls + 1, CHUNK):
             last = min(first + CHUNK - 1, plan.calls)
-            await connection.execute("set synchronous_commit = off")
+            await connection.execute("truncate fresh")
             await connection.execute(_CALLS, first, last, enterprises, plan.days, list(NAMES), list(LINES), list(EXTENSIONS), plan.skewed, customers)
-            await connection.execute(_LEGS, first, last, enterprises)
+            await connection.execute(_LEGS)
             if plan.deliveries:
-                await connection.execute(_DELIVERIES, first, last, enterprises)
+                await connection.execute(_DELIVERIES, plan.deliveries)
+                await connection.execute(_LOGS)
             print(f"{last:>10} calls", flush=True)
-        if plan.deliveries:
-            await connection.execute(_LOGS, enterprises)
+        for statement in mend:
+            print(statement[:100], flush=True)
+            await connection.execute(statement)
         for table in ("calls", "legs", "deliveries", "integration_logs"):
             await connection.execute(f"vacuum analyze {table}")
     finally:
         await connection.close()
+
+
+async def _put_indexes_away(connection: asyncpg.Connection) -> list[str]:
+    """Drops what is built faster at the end, and gives the statements that build it."""
+    legs = await connection.fetchrow(
+        "select conname, pg_get_constraintdef(oid) as definition from pg_constraint where conrelid = 'legs'::regclass and contype = 'f'"
+    )
+    indexes = await connection.fetch(
+        """select c.relname, pg_get_indexdef(i.indexrelid) as definition from pg_index i join pg_class c on c.oid = i.indexrelid
+           where i.indrelid in ('calls'::regclass, 'deliveries'::regclass, 'integration_logs'::regclass)
+             and not exists (select from pg_constraint k where k.conindid = i.indexrelid)"""
+    )
+    assert legs is not None
+    await connection.execute(f"alter table legs drop constraint {legs['conname']}")
+    for index in indexes:
+        await connection.execute(f"drop index {index['relname']}")
+    return [*(index["definition"] for index in indexes), f"alter table legs add constraint {legs['conname']} {legs['definition']}"]
 
 
 def document(number: str, name: str = "Июнь") -> dict[str, object]:

@@ -35,6 +35,7 @@ language sql stable security definer set search_path = public as $$
 $$;
 
 create index deliveries_call on deliveries (enterprise_number, call_id, id);
+create index deliveries_when on deliveries (enterprise_number, created_at);
 create index deliveries_given_up on deliveries (enterprise_number, state, id desc) where state in ('dead', 'discarded', 'dropped');
 create index integration_logs_delivery on integration_logs (enterprise_number, delivery_id) where delivery_id is not null;
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 from aiohttp_sse import sse_response
 
 from admin_http.api.routing import Ask, Route, answer, page
+from admin_http.services import Services
+from daemon.delivery.why import Reason, explain
 from daemon.errors import NotFound
 from daemon.model.call import Direction, Result
 from daemon.store.call_query import CallFilter
@@ -42,6 +46,22 @@ async def get_call(ask: Ask) -> web.StreamResponse:
     return answer(await ask.services.calls.get(ask.enterprise, ask.part("id")))
 
 
+async def call_deliveries(ask: Ask) -> web.StreamResponse:
+    """What every CRM was told of a call and answered, and why something was not sent."""
+    call = await ask.services.calls.get(ask.enterprise, ask.part("id"))
+    told, reasons = await story(ask.services, ask.enterprise, call)
+    return answer({"items": told, "next": None, "reasons": [asdict(reason) for reason in reasons]})
+
+
+async def story(services: Services, enterprise: str, call: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Reason]]:
+    """A call's deliveries with their exchanges, and the reasons for what was and was not sent."""
+    told = await services.desk.of_call(enterprise, call["id"])
+    tenancy = services.tenants.get(enterprise)
+    if tenancy is None:
+        return told, []
+    return told, explain(call, tenancy.enterprise.paused, tenancy.integrations, services.kinds, told)
+
+
 async def list_logs(ask: Ask) -> web.StreamResponse:
     limit = ask.limit()
     items = await ask.services.calls.logs(
@@ -71,7 +91,7 @@ async def live(ask: Ask) -> web.StreamResponse:
 
 
 _ONE = "/api/enterprises/{n}"
-_CALL_FILTERS = (
+CALL_FILTERS = (
     ("from", "started at or after, with offset"),
     ("to", "started before, with offset"),
     ("direction", "in, out or internal"),
@@ -87,8 +107,9 @@ _CALL_FILTERS = (
 )
 
 ROUTES = (
-    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=_CALL_FILTERS),
+    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=CALL_FILTERS),
     Route("GET", _ONE + "/calls/{id}", get_call, "One call"),
+    Route("GET", _ONE + "/calls/{id}/deliveries", call_deliveries, "What every CRM was told of a call and answered; why something was not sent"),
     Route(
         "GET", _ONE + "/logs", list_logs, "What was said to CRMs, newest first",
         query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")),

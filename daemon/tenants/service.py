@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,6 +66,7 @@ class Tenants:
         self._fingerprints: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._loading = asyncio.Lock()
+        self.loaded_at: float | None = None  # Unix seconds
         self._listeners: list[Callable[[set[str]], None]] = []
 
     # -- reading -----------------------------------------------------------------------------------------------------------
@@ -93,6 +95,7 @@ class Tenants:
             for number in changed - fingerprints.keys():
                 self._tenants.pop(number, None)
             self._fingerprints = fingerprints
+            self.loaded_at = time.time()
         if changed:
             for listener in self._listeners:
                 listener(changed)
