@@ -10,13 +10,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from admin_http.api import calls, deliveries, enterprises, exports, overview, status, tokens
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
+from admin_http.pages import static
+from admin_http.pages.registry import PAGES
+from admin_http.pages.routing import bind_page
 from admin_http.problems import problems
 from admin_http.services import Services
+from admin_http.views import Views
 from daemon.telemetry import metrics
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *exports.ROUTES, *overview.ROUTES, *tokens.ROUTES, *status.ROUTES)
 
+# Pages load from here and nothing else; no script or style stands in a page itself.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; media-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -26,7 +35,7 @@ _HEADERS = {
 
 
 def make_admin(services: Services) -> web.Application:
-    """The API."""
+    """The API and the pages."""
     application = web.Application(middlewares=[_guarded, problems], client_max_size=MAX_BODY_BYTES)
     for route in ROUTES:
         for path in route.paths:
@@ -41,6 +50,10 @@ def make_admin(services: Services) -> web.Application:
 
     application.router.add_get("/api/openapi.json", openapi)
     application.router.add_get("/health", health)
+    application.router.add_get("/static/{name:.+}", static.serve)
+    views = Views()
+    for page in PAGES:
+        application.router.add_route(page.method, page.path, bind_page(page, services, views))
     return application
 
 
@@ -71,5 +84,8 @@ async def _guarded(request: web.Request, handler: Any) -> web.StreamResponse:
     resource = request.match_info.route.resource
     metrics.HTTP.labels(resource.canonical if resource else "none", str(response.status)).inc()
     if not response.prepared:
-        response.headers.update(_HEADERS)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        if response.content_type == "text/html":
+            response.headers["Content-Security-Policy"] = _PAGE_POLICY
     return response

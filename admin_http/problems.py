@@ -14,7 +14,9 @@ from daemon.tenants.service import PreconditionFailed
 log = structlog.get_logger()
 
 _STATUS: tuple[tuple[type[VochidError], int], ...] = ((NotFound, 404), (PreconditionFailed, 412), (SettingsError, 400))
-_BY_CODE = {"not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403}
+_BY_CODE = {
+    "not_found": 404, "wrong_state": 409, "unauthorized": 401, "forbidden": 403, "cross_site": 403, "csrf": 403, "too_many_tries": 429, "busy": 503,
+}  # fmt: skip
 _HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -41,8 +43,12 @@ def problem(status: int, code: str, detail: str, field: str | None = None) -> we
 
 def from_error(error: VochidError) -> web.Response:
     """An expected failure as a response."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), _BY_CODE.get(error.code, 400))
-    return problem(status, error.code, str(error), error.field)
+    return problem(status_of(error), error.code, str(error), error.field)
+
+
+def status_of(error: VochidError) -> int:
+    """The HTTP status of an expected failure."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), _BY_CODE.get(error.code, 400))
 
 
 @web.middleware

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
 from daemon.delivery.desk import Desk
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.delivery import Check, Kind
+from daemon.people.service import People
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.reports import ReportRepository
@@ -28,6 +30,7 @@ class Services:
     tokens: TokenRepository
     inbound: InboundTokens
     live: Live
+    people: People
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
@@ -41,3 +44,5 @@ class Services:
     integrations: tuple[str, ...]
     admin_token: str | None
     started_at: float
+    base_url: str
+    trusted_proxies: tuple[Network, ...]

@@ -14,17 +14,22 @@ import structlog
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.services import Services
+from admin_http.visitors import parse_networks
 from daemon.calls.recorder import Recorder
 from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.errors import VochidError
 from daemon.live import Live
+from daemon.people.service import People
 from daemon.security.egress import EgressPolicy
+from daemon.security.passwords import Passwords
 from daemon.settings import Listen, Settings
+from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
+from daemon.store.people import PeopleRepository
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.supervisor import Supervisor
@@ -81,12 +86,17 @@ class App:
         at_stop(self.pbxs.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
+        passwords = Passwords()
+        self._stack.callback(passwords.close)
+        self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
         services = Services(
-            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live, check=crm.check,
+            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live,
+            people=self._people, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             desk=Desk(db), reports=ReportRepository(db), connections=overview.connections, state=overview.state,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
+            base_url=settings.base_url, trusted_proxies=parse_networks(settings.networks("trusted_proxies")),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )  # fmt: skip
         await self._listen(make_operator(services), settings.metrics)
@@ -97,6 +107,8 @@ class App:
         }.items():  # fmt: skip
             background.serve(name, run)
         self.ready = True
+        if (link := await self._people.first_link()) is not None:
+            log.warning("nobody can log in yet: open the link once, within 24 hours", link=f"{settings.base_url}/setup/{link}")
         log.info("ready", http=str(settings.http), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir))
 
     async def stop(self) -> None:
@@ -127,6 +139,7 @@ class App:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._people.repository.forget_expired()
 
     async def _gauges(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import sys
 import asyncpg
 import typer
 
-from daemon.commands import calls, deliveries, enterprises, process, tokens
+from daemon.commands import calls, deliveries, enterprises, process, tokens, users
 from daemon.errors import VochidError
 from daemon.settings import load_settings
 
@@ -15,6 +15,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 cli.add_typer(process.commands)
 for name, group in {
     "enterprise": enterprises.commands, "token": tokens.commands, "calls": calls.commands, "trace": calls.traces, "deliveries": deliveries.commands,
+    "user": users.commands,
 }.items():  # fmt: skip
     cli.add_typer(group, name=name)
 

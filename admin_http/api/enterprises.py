@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
-from admin_http.auth import must_be_super
 from admin_http.problems import Forbidden
 from daemon.errors import NotFound
+from daemon.model.person import Role
 from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import keep_stored
 
@@ -51,7 +51,6 @@ async def _without_operators_own(ask: Ask, sent: Any) -> Any:
 
 
 async def delete_enterprise(ask: Ask) -> web.StreamResponse:
-    must_be_super(ask.who)
     await ask.services.tenants.remove(ask.enterprise, purge=bool(ask.flag("purge")))
     return web.Response(status=204)
 
@@ -92,7 +91,7 @@ ROUTES = (
     Route("GET", "/api/enterprises", list_enterprises, "Enterprises", without_enterprise=True),
     Route("GET", _ONE, get_enterprise, "One enterprise's document; secrets are shown as set or not"),
     Route("PUT", _ONE, put_enterprise, "Create (201) or change (200) an enterprise", body=_DOCUMENT),
-    Route("DELETE", _ONE, delete_enterprise, "Remove an enterprise", query=(("purge", "true: its calls and deliveries too"),)),
+    Route("DELETE", _ONE, delete_enterprise, "Remove an enterprise", query=(("purge", "true: its calls and deliveries too"),), needs=Role.SUPER),
     Route("GET", _CRM, get_integration, "One integration's settings"),
     Route("PUT", _CRM, put_integration, "Create or change an integration", body=_SETTINGS),
     Route("DELETE", _CRM, delete_integration, "Remove an integration"),

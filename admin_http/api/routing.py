@@ -10,9 +10,12 @@ from typing import Any
 
 from aiohttp import web
 
-from admin_http.auth import Principal, enterprise_of, principal
+from admin_http.auth import SAFE_METHODS, Principal, enterprise_of, principal
 from admin_http.services import Services
+from admin_http.visitors import way_of
 from daemon.errors import VochidError
+from daemon.model.person import Role
+from daemon.store.audit import Actor
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 100
@@ -28,6 +31,11 @@ class Ask:
     services: Services
     who: Principal
     enterprise: str
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, for the audit."""
+        return self.who.actor(way_of(self.request, self.services.trusted_proxies))
 
     def part(self, name: str) -> str:
         """A variable of the path."""
@@ -135,6 +143,7 @@ class Route:
     """`query` names its parameters with a word on each. `body`: a JSON schema, or None.
 
     kept: a path of the predecessor's RetailCRM service; it stands under each of KEPT_PREFIXES, and the enterprise's secret opens it.
+    needs: the role; unless it is said, a viewer reads and an admin changes.
     """
 
     method: str
@@ -145,6 +154,12 @@ class Route:
     body: dict[str, Any] | None = None
     without_enterprise: bool = False
     kept: bool = False
+    needs: Role | None = None
+
+    @property
+    def needed(self) -> Role:
+        """The least role that may ask."""
+        return self.needs or (Role.VIEWER if self.method in SAFE_METHODS else Role.ADMIN)
 
     @property
     def paths(self) -> list[str]:
@@ -158,6 +173,7 @@ def bind(route: Route, services: Services) -> Callable[[web.Request], Awaitable[
     async def handle(request: web.Request) -> web.StreamResponse:
         who = await principal(request, services, secret_too=route.kept)
         number = "" if route.without_enterprise else enterprise_of(request, who)
+        who.must(route.needed)
         return await route.handler(Ask(request, services, who, number))
 
     return handle

@@ -1,12 +1,22 @@
-"""Bearer tokens: made once, shown once, stored as a hash."""
+"""Tokens: whose they are, and bearer tokens, which are made once, shown once and stored as a hash."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 
 PREFIX = "vo_"  # lets secret scanners find a leaked one
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOwner:
+    """Whose an inbound token is and what it opens. `integration` is empty for what belongs to the enterprise itself."""
+
+    enterprise: str
+    integration: str
+    purpose: str
 
 
 def new_token() -> str:

@@ -35,6 +35,7 @@ class Vault:
         self._keys = {_key_id(key): _fernet(key) for key in keys}
         self._newest = _key_id(keys[0])
         self._hash_keys = [hashlib.sha256(b"vochid token hash" + key.encode()).digest() for key in keys]
+        self._cabinet_keys = [hashlib.sha256(b"vochid cabinet link" + key.encode()).digest() for key in keys]
 
     def seal(self, secret: str, enterprise: str, field: str) -> str:
         """`v1:<key id>:<token>`. What it belongs to is inside, so that it cannot be moved to another place."""
@@ -58,6 +59,11 @@ class Vault:
     def token_hashes(self, token: str) -> list[bytes]:
         """What an inbound token is stored and found by: one keyed hash per key, newest first."""
         return [hmac.digest(key, token.encode(), "sha256") for key in self._hash_keys]
+
+    @property
+    def cabinet_keys(self) -> list[bytes]:
+        """What cabinet links are signed with: one key of 256 bits per instance key, newest first."""
+        return self._cabinet_keys
 
     def is_newest(self, sealed: str) -> bool:
         """Whether it is sealed with the newest key."""

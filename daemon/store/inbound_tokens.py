@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import asyncpg
 
 from daemon.errors import VochidError
+from daemon.security.tokens import TokenOwner as TokenOwner
 from daemon.security.vault import Vault
 from daemon.store.pool import Connection, Database
-
-
-@dataclass(frozen=True, slots=True)
-class TokenOwner:
-    """Whose a token is and what it opens. `integration` is empty for what belongs to the enterprise itself."""
-
-    enterprise: str
-    integration: str
-    purpose: str
 
 
 class InboundTokens:
@@ -42,6 +32,19 @@ class InboundTokens:
         async with self._db.tenant(owner.enterprise) as connection:
             await self.replace_within(connection, owner, token, overlap_s=overlap_s)
 
+    async def add(self, owner: TokenOwner, token: str) -> None:
+        """A further token of its owner and purpose; the former ones stay. For the time until it is known which one the other side holds."""
+        async with self._db.tenant(owner.enterprise) as connection:
+            await self._insert(connection, owner, token)
+
+    async def drop(self, owner: TokenOwner, token: str) -> None:
+        """Revokes this one token; the other ones of its owner and purpose stay."""
+        async with self._db.tenant(owner.enterprise) as connection:
+            await connection.execute(
+                "delete from inbound_tokens where enterprise_number = $1 and integration = $2 and purpose = $3 and token_hash = any ($4)",
+                owner.enterprise, owner.integration, owner.purpose, self._vault.token_hashes(token),
+            )  # fmt: skip
+
     async def replace_within(self, connection: Connection, owner: TokenOwner, token: str | None, *, overlap_s: float = 0) -> None:
         """As `replace`, in the caller's transaction of that tenant."""
         key = owner.enterprise, owner.integration, owner.purpose
@@ -56,13 +59,17 @@ class InboundTokens:
                  where enterprise_number = $1 and integration = $2 and purpose = $3 and not token_hash = any ($5)""",
             *key, overlap_s, hashes,
         )  # fmt: skip
-        if token is None:
-            return
+        if token is not None:
+            await self._insert(connection, owner, token)
+
+    async def _insert(self, connection: Connection, owner: TokenOwner, token: str) -> None:
+        hashes = self._vault.token_hashes(token)
         try:
             async with connection.transaction():
                 await connection.execute("delete from inbound_tokens where enterprise_number = $1 and token_hash = any ($2)", owner.enterprise, hashes)
                 await connection.execute(
-                    "insert into inbound_tokens (token_hash, enterprise_number, integration, purpose) values ($1, $2, $3, $4)", hashes[0], *key
-                )
+                    "insert into inbound_tokens (token_hash, enterprise_number, integration, purpose) values ($1, $2, $3, $4)",
+                    hashes[0], owner.enterprise, owner.integration, owner.purpose,
+                )  # fmt: skip
         except asyncpg.UniqueViolationError:
             raise VochidError("this token is in use elsewhere: choose another", code="token_taken") from None

@@ -1,0 +1,81 @@
+// The little that pages do by themselves; everything else is htmx and the server. No state is kept here.
+"use strict";
+
+const on = (type, selector, act) =>
+  document.addEventListener(type, (event) => {
+    const target = event.target.closest?.(selector);
+    if (target) act(target, event);
+  });
+
+function toast(text, kind = "good") {
+  const box = document.createElement("div");
+  box.className = `toast ${kind}`;
+  box.textContent = text;
+  document.getElementById("toasts").append(box);
+  setTimeout(() => box.remove(), kind === "bad" ? 9000 : 4500);
+}
+
+// The server says it with the header HX-Trigger: {"toast": {"text", "kind"}}.
+document.addEventListener("toast", (event) => toast(event.detail.text, event.detail.kind));
+
+on("click", "[data-menu]", (button) => {
+  const open = document.getElementById("menu").classList.toggle("open");
+  button.setAttribute("aria-expanded", String(open));
+});
+
+on("click", "[data-reveal]", (button) => {
+  const input = document.getElementById(button.dataset.reveal);
+  input.type = input.type === "password" ? "text" : "password";
+  input.toggleAttribute("data-revealed", input.type === "text");
+});
+
+on("click", "[data-copy]", async (button) => {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add("primary");
+    setTimeout(() => button.classList.remove("primary"), 1200);
+  } catch {
+    const shown = button.parentElement.querySelector("code, pre");
+    if (shown) getSelection().selectAllChildren(shown);
+  }
+});
+
+on("click", "[data-dialog]", (button) => document.getElementById(button.dataset.dialog)?.showModal());
+on("click", "dialog [data-close]", (button) => button.closest("dialog").close());
+on("click", "dialog", (dialog, event) => event.target === dialog && dialog.close());
+
+// A question before a form goes off.
+on("submit", "form[data-confirm]", (form, event) => {
+  if (!confirm(form.dataset.confirm)) event.preventDefault();
+});
+
+// "Save appears on change": what is marked data-when-changed shows once its form differs from how it was sent.
+const differs = (form) =>
+  [...form.elements].some((field) =>
+    field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
+    : field.tagName === "SELECT" ? [...field.options].some((option) => option.selected !== option.defaultSelected)
+    : field.name && field.type !== "hidden" && field.value !== field.defaultValue);
+const showChanged = (form) => form.querySelectorAll("[data-when-changed]").forEach((part) => (part.hidden = !differs(form)));
+for (const type of ["input", "change"]) on(type, "form", (field, event) => showChanged(event.target.form ?? field));
+document.addEventListener("reset", (event) => setTimeout(() => showChanged(event.target)));
+
+// A field that counts only beside another one's value: data-shown-by="name" data-shown-when="a b".
+const showFitting = (root) =>
+  root.querySelectorAll("[data-shown-by]").forEach((part) => {
+    const field = part.closest("form")?.elements[part.dataset.shownBy];
+    if (field) part.hidden = !part.dataset.shownWhen.split(" ").includes(field.type === "checkbox" ? String(field.checked) : field.value);
+  });
+document.addEventListener("change", () => showFitting(document));
+document.addEventListener("DOMContentLoaded", () => showFitting(document));
+document.addEventListener("htmx:afterSwap", () => showFitting(document));
+
+// A live region that lost its stream says so: the element named by data-stale="ID" shows until the stream is back.
+const stale = (event, hidden) => {
+  const region = event.target.closest?.("[data-stale]");
+  if (region) document.getElementById(region.dataset.stale).hidden = hidden;
+};
+document.addEventListener("htmx:sseError", (event) => stale(event, false));
+document.addEventListener("htmx:sseOpen", (event) => stale(event, true));
+
+document.addEventListener("htmx:responseError", (event) => toast(`${event.detail.xhr.status} ${event.detail.xhr.statusText}`, "bad"));
+document.addEventListener("htmx:sendError", () => toast(document.documentElement.lang === "ru" ? "Нет связи с сервером" : "The server cannot be reached", "bad"));

@@ -1,0 +1,123 @@
+"""Templates into pages: one jinja environment per language, with the formats of numbers and times."""
+
+from __future__ import annotations
+
+import hashlib
+import zoneinfo
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import phonenumbers
+from babel.dates import format_date, format_datetime, format_time, format_timedelta
+from babel.numbers import format_decimal, format_percent
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+
+from admin_http.texts import translations
+from admin_http.visitors import LANGUAGES
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+
+class Views:
+    """Renders templates. Everything a template shows is escaped; a name it does not get is an error, not a blank."""
+
+    def __init__(self) -> None:
+        self._environments = {language: _environment(language) for language in LANGUAGES}
+
+    def render(self, template: str, language: str, context: Mapping[str, Any]) -> str:
+        """The page as text."""
+        return self._environments[language].get_template(template).render(context)
+
+    def text(self, language: str, message: str, **values: Any) -> str:
+        """A text in this language, with its `%(name)s` filled in."""
+        return translations(language).gettext(message) % values if values else translations(language).gettext(message)
+
+
+@cache
+def asset(name: str) -> str:
+    """Where a file of static/ is found; the address changes with its content, so that browsers may keep it for ever."""
+    return f"/static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]}"
+
+
+def _environment(language: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n", "jinja2.ext.do"],
+        auto_reload=False,
+        cache_size=400,
+    )
+    environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
+    environment.globals["asset"] = asset
+    environment.filters.update({
+        "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
+        "number": lambda value: format_decimal(value, locale=language) if value is not None else "–",
+        "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
+        "phone": phone,
+    })  # fmt: skip
+    return environment
+
+
+def moment(value: float | str | datetime) -> datetime:
+    """A time from what the daemon gives: Unix seconds, ISO 8601 text, or an aware datetime."""
+    if isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+
+
+def _local(context: Context, value: Any) -> datetime:
+    return moment(value).astimezone(zoneinfo.ZoneInfo(context["zone"]))
+
+
+@pass_context
+def _when(context: Context, value: Any) -> str:
+    """21 Nov 2026, 14:05:07 in the enterprise's zone; a dash for None."""
+    return format_datetime(_local(context, value), "d MMM y, HH:mm:ss", locale=context["language"]) if value is not None else "–"
+
+
+@pass_context
+def _day(context: Context, value: Any) -> str:
+    return format_date(_local(context, value), "d MMMM y", locale=context["language"]) if value is not None else "–"
+
+
+@pass_context
+def _clock(context: Context, value: Any) -> str:
+    return format_time(_local(context, value), "HH:mm:ss", locale=context["language"]) if value is not None else "–"
+
+
+@pass_context
+def _ago(context: Context, value: Any) -> str:
+    if value is None:
+        return "–"
+    return format_timedelta(moment(value) - datetime.now(UTC), add_direction=True, locale=context["language"])
+
+
+def duration(seconds: float | None) -> str:
+    """1:05:09 or 2:07."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@lru_cache(maxsize=4_096)
+def _phone(text: str) -> str:
+    try:
+        parsed = phonenumbers.parse(text, None)
+    except phonenumbers.NumberParseException:
+        return text
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL) if phonenumbers.is_possible_number(parsed) else text
+
+
+def phone(text: str | None) -> str:
+    """+375 29 625-40-70 for E.164, anything else as it is."""
+    return "–" if text is None else _phone(text) if text.startswith("+") and len(text) < 20 else text
