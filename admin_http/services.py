@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
@@ -15,9 +15,17 @@ from daemon.model.delivery import Check, Kind
 from daemon.people.service import People
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
+from daemon.store.missed_customers import MissedRepository
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.tenants.service import Tenants
+
+
+class RecordingLinks(Protocol):
+    """Makes links to recordings for one reader."""
+
+    def link(self, enterprise: str, call_id: str, index: int, lives_s: float, *, name: str = "", mp3: bool = False) -> str:
+        """The path of a link to the `index`-th recording of a call, good for `lives_s` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Services:
     connections: Callable[[str], Awaitable[list[dict[str, Any]]]]
     state: Callable[[str | None], Awaitable[dict[str, Any]]]
     kinds: Mapping[str, frozenset[Kind]]
+    missed: MissedRepository
+    recording_links: RecordingLinks | None
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]
     admin_token: str | None

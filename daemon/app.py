@@ -29,6 +29,7 @@ from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
+from daemon.store.missed_customers import MissedRepository
 from daemon.store.people import PeopleRepository
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
@@ -94,7 +95,8 @@ class App:
             people=self._people, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
-            desk=Desk(db), reports=ReportRepository(db), connections=overview.connections, state=overview.state,
+            desk=Desk(db), missed=MissedRepository(db), recording_links=None,
+            reports=ReportRepository(db), connections=overview.connections, state=overview.state,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             base_url=settings.base_url, trusted_proxies=parse_networks(settings.networks("trusted_proxies")),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),

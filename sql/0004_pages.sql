@@ -3,7 +3,7 @@
 -- The customer's number backwards: its end is a prefix, so that "the last digits" is a range of an index. A column and not an
 -- expression: under row-level security only comparisons of plain columns may reach an index.
 alter table calls add column customer_reversed text collate "C" generated always as (reverse(customer_number)) stored;
-create index calls_customer on calls (enterprise_number, customer_reversed, started_at desc, id desc) where customer_number is not null;
+create index calls_number on calls (enterprise_number, customer_reversed, started_at desc, id desc) where customer_number is not null;
 create index calls_missed on calls (enterprise_number, started_at desc, id desc) where missed;
 
 -- Bodies bound when they are made, not looked up when they run: an index is built with an empty search_path.
@@ -34,7 +34,7 @@ language sql stable security definer set search_path = public as $$
   order by c.started_at desc, c.id desc limit p_limit
 $$;
 
-create index deliveries_call on deliveries (enterprise_number, call_id, id);
+create index if not exists deliveries_call on deliveries (enterprise_number, call_id);
 create index deliveries_when on deliveries (enterprise_number, created_at);
 create index deliveries_given_up on deliveries (enterprise_number, state, id desc) where state in ('dead', 'discarded', 'dropped');
 create index integration_logs_delivery on integration_logs (enterprise_number, delivery_id) where delivery_id is not null;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from admin_http.api.routing import Ask, Route, answer, page
 from admin_http.services import Services
 from daemon.delivery.why import Reason, explain
 from daemon.errors import NotFound
-from daemon.model.call import Direction, Result
+from daemon.model.call import Direction, Result, iso
 from daemon.store.call_query import CallFilter
 
 HEARTBEAT_S = 15.0
@@ -75,6 +76,16 @@ async def list_logs(ask: Ask) -> web.StreamResponse:
     return page(items, items[-1]["id"] if len(items) == limit else None)
 
 
+async def now(ask: Ask) -> web.StreamResponse:
+    """What the live board begins with, and begins anew with after its stream was cut."""
+    tenancy = ask.services.tenants.get(ask.enterprise)
+    if tenancy is None:
+        raise NotFound(f"there is no enterprise {ask.enterprise}")
+    phones = [{"number": phone.number, "owner": phone.owner} for phone in tenancy.enterprise.internal_phones]
+    pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
+    return answer({"calls": await ask.services.calls.live(ask.enterprise), "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
+
+
 async def live(ask: Ask) -> web.StreamResponse:
     """Server-sent events until the client leaves."""
     if ask.services.tenants.get(ask.enterprise) is None:
@@ -114,5 +125,6 @@ ROUTES = (
         "GET", _ONE + "/logs", list_logs, "What was said to CRMs, newest first",
         query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")),
     ),
+    Route("GET", _ONE + "/live/now", now, "Calls that live, extensions, PBXs: what the live board begins with"),
     Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery"),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 
 from admin_http.api.calls import CALL_FILTERS, call_filter
 from admin_http.api.routing import Ask, Route
+from admin_http.services import Services
 from admin_http.sheet import heading, rows
 from daemon.delivery.letters import DeliveryFilter
 from daemon.errors import NotFound
@@ -26,23 +27,30 @@ CHUNK = 500
 
 async def export_calls(ask: Ask) -> web.StreamResponse:
     """The calls of the filters, newest first, row by row."""
-    return await stream_calls(ask, call_filter(ask))
+    return await stream_table(ask.request, ask.services, ask.enterprise, call_filter(ask))
 
 
-async def stream_calls(ask: Ask, asked: CallFilter, titles: Mapping[str, str] | None = None, words: Mapping[str, str] | None = None) -> web.StreamResponse:
+async def stream_table(
+    request: web.Request,
+    services: Services,
+    enterprise: str,
+    asked: CallFilter,
+    titles: Mapping[str, str] | None = None,
+    words: Mapping[str, str] | None = None,
+) -> web.StreamResponse:
     """The download; nothing of it is held in memory but a chunk."""
-    tenancy = ask.services.tenants.get(ask.enterprise)
+    tenancy = services.tenants.get(enterprise)
     if tenancy is None:
-        raise NotFound(f"there is no enterprise {ask.enterprise}")
+        raise NotFound(f"there is no enterprise {enterprise}")
     zone = tenancy.enterprise.timezone
     response = web.StreamResponse(
-        headers={"Content-Type": "text/csv; charset=utf-8", "Content-Disposition": f'attachment; filename="calls-{ask.enterprise}.csv"', **NO_STORE}
+        headers={"Content-Type": "text/csv; charset=utf-8", "Content-Disposition": f'attachment; filename="calls-{enterprise}.csv"', **NO_STORE}
     )
     response.enable_compression()
-    await response.prepare(ask.request)
+    await response.prepare(request)
     await response.write(heading(titles).encode())
     chunk: list[dict[str, Any]] = []
-    async for call in ask.services.calls.each(ask.enterprise, asked, MAX_ROWS):
+    async for call in services.calls.each(enterprise, asked, MAX_ROWS):
         chunk.append(call)
         if len(chunk) == CHUNK:
             await response.write(rows(chunk, zone, words).encode())

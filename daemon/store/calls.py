@@ -108,6 +108,17 @@ class CallRepository:
             legs = await self._legs(connection, enterprise, [row["id"] for row in rows])
         return [_call_json(row, legs.get(row["id"], [])) for row in rows]
 
+    async def live(self, enterprise: str, limit: int = 500) -> list[dict[str, Any]]:
+        """Calls of all its PBXs that have no end yet, newest first. What began over a day ago is not live: nobody saw it end."""
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                "select * from calls where enterprise_number = $1 and ended_at is null and started_at > now() - interval '1 day' "
+                "order by started_at desc limit $2",
+                enterprise, limit,
+            )  # fmt: skip
+            legs = await self._legs(connection, enterprise, [row["id"] for row in rows])
+        return [_call_json(row, legs.get(row["id"], [])) for row in rows]
+
     async def logs(
         self, enterprise: str, *, integration: str | None = None, status: str | None = None, event_type: str | None = None,
         before: int | None = None, limit: int = 100,

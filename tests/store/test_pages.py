@@ -109,7 +109,7 @@ async def test_pages_of_a_search_by_name_join_without_a_gap(db: Database, monkey
 async def test_history_stays_on_its_indexes_behind_the_walls(db: Database) -> None:
     await seed(db.url, Plan(3_000, tuple(f"{n:04d}" for n in range(1, 6)), deliveries=True))
     asked = {
-        "calls_newest": CallFilter(), "calls_customer": CallFilter(search="4070"), "calls_missed": CallFilter(missed=True),
+        "calls_newest": CallFilter(), "calls_number": CallFilter(search="4070"), "calls_missed": CallFilter(missed=True),
     }  # fmt: skip
     async with db.tenant("0003") as connection:
         await connection.execute("set local enable_seqscan = off")
