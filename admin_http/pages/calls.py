@@ -73,10 +73,13 @@ def _day(text: str, name: str) -> date | None:
 async def show_calls(visit: Visit) -> web.StreamResponse:
     asked, shown = asked_of(visit)
     calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE)
+    zone = ZoneInfo(visit.enterprise.timezone)
+    for call in calls:
+        call["local"] = datetime.fromisoformat(call["started_at"]).astimezone(zone)
     address = _address(shown)
     response = visit.render(
         "calls/list.html", calls=calls, shown=shown, address=address, more=_address({**shown, "cursor": following}) if following else None,
-        is_first=visit.query("cursor") is None, periods=PERIODS, owners=owners(visit), lines=lines(visit), may_call=may_call(visit), **words(),
+        is_first=visit.query("cursor") is None, periods=PERIODS, owners=owners(visit), lines=lines(visit), may_call=may_call(visit), **words(visit),
     )  # fmt: skip
     if visit.is_fragment:
         response.headers["HX-Push-Url"] = f"/e/{visit.number}/calls" + address if visit.query("cursor") is None else "false"
@@ -105,7 +108,7 @@ async def show_call(visit: Visit) -> web.StreamResponse:
     trace = "/api/enterprises/{n}/calls/{id}/trace"
     return visit.render(
         "calls/call.html", call=call, picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
-        lines=lines(visit), may_call=may_call(visit), has_trace=has_route(visit, "GET", trace), back=_back(visit), **words(),
+        lines=lines(visit), may_call=may_call(visit), has_trace=has_route(visit, "GET", trace), back=_back(visit), **words(visit),
     )  # fmt: skip
 
 

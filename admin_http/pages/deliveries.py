@@ -32,7 +32,7 @@ async def show_deliveries(visit: Visit) -> web.Response:
         "deliveries/list.html", rows=rows, shown=shown, is_first=before is None, states_shown=SHOWN, address=_address(shown),
         more=_address({**shown, "cursor": more}) if more else None, summary=[] if is_part else await visit.services.desk.summary(visit.number),
         causes=[] if is_part else await visit.services.desk.causes(visit.number), connections=[] if is_part else await visit.services.connections(visit.number),
-        **words(),
+        **words(visit),
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ async def show_reports(visit: Visit) -> web.StreamResponse:
     report = await visit.services.reports.report(visit.number, period)
     return visit.render(
         "reports/reports.html", report=report, days=days, presets=PRESETS, lines=lines(visit), owners=owners(visit), island=_island(visit, report),
-        yesterday=(now.astimezone(ZoneInfo(zone)).date() - timedelta(days=1)).isoformat(), **words(),
+        yesterday=(now.astimezone(ZoneInfo(zone)).date() - timedelta(days=1)).isoformat(), **words(visit),
     )  # fmt: skip
 
 

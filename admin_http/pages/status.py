@@ -5,14 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from admin_http.pages.routing import Page, Visit
-from admin_http.pages.wording import words
+from admin_http.pages.wording import CRMS, words
 from admin_http.texts import N_
 from daemon.model.person import Role
 
 ALARMS = {
     "pbx_down": N_("No link to PBX %(subject)s"), "pbx_unread": N_("Nobody reads PBX %(subject)s"), "needs_reauth": N_("%(subject)s refuses the credentials"),
     "connection_off": N_("The connection to %(subject)s is off"), "breaker": N_("%(subject)s does not answer, deliveries wait"),
-    "old_deliveries": N_("Deliveries to %(subject)s have waited for %(detail)s s"), "dead_letters": N_("Dead letters for %(subject)s: %(detail)s"),
+    "old_deliveries": N_("Deliveries to %(subject)s have waited for %(detail)s"), "dead_letters": N_("Dead letters for %(subject)s: %(detail)s"),
     "settings": N_("A part of the settings cannot be read"),
 }  # fmt: skip
 LINKS = {
@@ -25,8 +25,13 @@ CACHES = {"settings": N_("Settings of enterprises")}
 
 async def show_status(visit: Visit) -> web.StreamResponse:
     state = await visit.services.state(visit.number)
-    alarms = [{**alarm, "text": visit.text(ALARMS[alarm["code"]], **alarm)} for alarm in state["alarms"]]
-    return visit.render("status/status.html", state_now=state, alarms=alarms, link_names=LINKS, breakers=BREAKERS, cache_names=CACHES, **words())
+    told = words(visit)
+    alarms = []
+    for alarm in state["alarms"]:
+        subject = CRMS.get(alarm["subject"], alarm["subject"])
+        detail = told["roughly"](float(alarm["detail"])) if alarm["code"] == "old_deliveries" else alarm["detail"]
+        alarms.append({**alarm, "text": visit.text(ALARMS[alarm["code"]], subject=subject, detail=detail)})
+    return visit.render("status/status.html", state_now=state, alarms=alarms, link_names=LINKS, breakers=BREAKERS, cache_names=CACHES, **told)
 
 
 async def show_nodes(visit: Visit) -> web.StreamResponse:

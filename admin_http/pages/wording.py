@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
+from babel.dates import format_timedelta
 
 from admin_http.pages.routing import Visit
 from admin_http.texts import N_
+from admin_http.views import duration
 
 DIRECTIONS = {"in": N_("Incoming"), "out": N_("Outgoing"), "internal": N_("Internal")}
 RESULTS = {
@@ -34,11 +38,21 @@ TRANSFERS = {
 KINDS_OF_LEG = {"customer": N_("customer"), "internal": N_("extension"), "external": N_("outside number")}
 
 
-def words() -> dict[str, Any]:
-    """For templates: every table of this page."""
+CRMS = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": "Tickets"}
+
+
+def words(visit: Visit) -> dict[str, Any]:
+    """For templates: every table of this page, in the person's language."""
+
+    def plain(table: Mapping[Any, str]) -> dict[Any, str]:
+        return {code: visit.text(text) for code, text in table.items()}
+
+    def coloured(table: Mapping[Any, tuple[str, str]]) -> dict[Any, tuple[str, str]]:
+        return {code: (visit.text(text), kind) for code, (text, kind) in table.items()}
+
     return {
-        "directions": DIRECTIONS, "results": RESULTS, "states": STATES, "kinds": KINDS, "reasons_text": REASONS,
-        "transfer_names": TRANSFERS, "leg_kinds": KINDS_OF_LEG,
+        "directions": plain(DIRECTIONS), "results": coloured(RESULTS), "states": coloured(STATES), "kinds": plain(KINDS), "reasons_text": plain(REASONS),
+        "transfer_names": plain(TRANSFERS), "leg_kinds": plain(KINDS_OF_LEG), "crm_names": CRMS, "roughly": roughly(visit),
     }  # fmt: skip
 
 
@@ -50,6 +64,17 @@ def owners(visit: Visit) -> dict[str, str]:
 def lines(visit: Visit) -> dict[str, str]:
     """Our lines and what they are called."""
     return {line.number: line.name for line in visit.enterprise.lines}
+
+
+def roughly(visit: Visit) -> Callable[[float | None], str]:
+    """For templates: a long time in its largest unit, as 3 hours or 2 days; a short one to the second."""
+
+    def told(seconds: float | None) -> str:
+        if seconds is None or seconds < 3_600:
+            return duration(seconds)
+        return str(format_timedelta(timedelta(seconds=seconds), threshold=1.5, locale=visit.language))
+
+    return told
 
 
 def has_route(visit: Visit, method: str, canonical: str) -> bool:

@@ -87,14 +87,15 @@ function drawPhones() {
     if (!tile) {
       tile = element("div");
       tile.dataset.phone = phone;
-      tile.append(element("b"), element("small"));
+      tile.append(element("b"), element("i"), element("small"));
       home.append(tile);
     }
     const [state, call] = stateOf(phone);
     tile.className = `extension ${state}`;
-    tile.querySelector("b").textContent = owner ? `${phone} · ${owner}` : phone;
-    tile.querySelector("b").title = owner;
-    tile.querySelector("small").textContent = state === "free" ? words.free : `${words[state]} · ${party(call)}`;
+    tile.querySelector("b").textContent = phone;
+    tile.querySelector("i").textContent = words[state];
+    tile.querySelector("small").textContent = call ? party(call) : owner;
+    tile.title = owner;
   }
   [...home.children].forEach((tile) => phones.has(tile.dataset.phone) || tile.remove());
 }

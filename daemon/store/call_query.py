@@ -6,12 +6,16 @@ The text is built from what was asked alone: a condition that is not there costs
 from __future__ import annotations
 
 import re
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 TAIL_DIGITS = 9  # a national number: what is left when somebody writes 8 029, 029 or +375 29
 MIN_SEARCH_DIGITS = 3
+MAX_WORDS = 5
+LAST = "\U0010ffff"  # sorts after every letter
 _PHONE_LIKE = re.compile(r"[\s()+.\-\d]+")
 
 
@@ -76,6 +80,29 @@ def conditions(enterprise: str, asked: CallFilter) -> tuple[list[str], list[Any]
     if asked.extension is not None:
         add("(answered_by = {0} or last_talked = {0} or initiator = {0} or {0} = any (rang))", asked.extension)
     return where, arguments
+
+
+def named_calls(enterprise: str, words: Sequence[str], asked: CallFilter, place: tuple[datetime, uuid.UUID] | None) -> tuple[str, list[Any]]:
+    """A statement for the calls whose customer's name has a word that begins with each of `words`, newest first, after `place`; at most MAX_WORDS count."""
+    arguments: list[Any] = [enterprise]
+
+    def put(value: Any) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    when = ""
+    if asked.since is not None:
+        when += f" and started_at >= {put(asked.since)}"
+    if asked.until is not None:
+        when += f" and started_at < {put(asked.until)}"
+    if place is not None:
+        when += f" and (started_at, call_id) < ({put(place[0])}::timestamptz, {put(place[1])}::uuid)"
+    stretches = [
+        f"select started_at, call_id as id from call_words where enterprise_number = $1 and word >= {put(word)} and word < {put(word + LAST)}{when}"
+        for word in words[:MAX_WORDS]
+    ]
+    both = " intersect ".join(stretches) if len(stretches) > 1 else stretches[0].replace("select ", "select distinct ", 1)
+    return f"{both} order by started_at desc, id desc", arguments
 
 
 def tail_range(digits: str) -> tuple[str, str]:

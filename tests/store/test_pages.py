@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import asyncpg
 import pytest
 
 from adapters.retailcrm.deliver import RetailCrm
@@ -15,7 +15,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.letters import DeliveryFilter
 from daemon.model.call import Direction, Result
 from daemon.model.signal import Ended
-from daemon.store.call_query import CallFilter, conditions
+from daemon.store.call_query import CallFilter, conditions, named_calls
 from daemon.store.calls import CallRepository
 from daemon.store.pool import Database
 from daemon.store.reports import Period, ReportRepository
@@ -87,7 +87,7 @@ async def test_a_name_is_found_in_the_asking_tenants_calls_alone(db: Database) -
     for number in (NUMBER, "0400"):
         assert [c["enterprise"] for c in (await calls.page(number, CallFilter(search="восток")))[0]] == [number]
     assert (await calls.page("0500", CallFilter(search="восток")))[0] == []
-    assert await db.fetch("select * from find_named_calls('восток', null, null, null, null, 10)") == []  # no tenant, no calls
+    assert await db.fetch("select * from call_words") == []  # no tenant, no words
 
 
 async def test_pages_of_a_search_by_name_join_without_a_gap(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,15 +123,27 @@ async def test_history_stays_on_its_indexes_behind_the_walls(db: Database) -> No
         call = await connection.fetchval("select call_id from deliveries limit 1")
         plan = await connection.fetch("explain select * from deliveries where enterprise_number = '0003' and call_id = $1 order by id limit 200", call)
         assert "deliveries_call" in "\n".join(row[0] for row in plan)
-    owner = await asyncpg.connect(db.url)
-    try:
-        await owner.execute("set enable_seqscan = off")
-        plan = await owner.fetch(
-            "explain select id from calls c where customer_name is not null and name_words(c.enterprise_number, c.customer_name) @@ '''0003/восток'':*'"
-        )
-        assert "calls_named" in "\n".join(row[0] for row in plan)
-    finally:
-        await owner.close()
+    async with db.tenant("0003") as connection:
+        statement, arguments = named_calls("0003", ["восток"], CallFilter(), None)
+        plan = await connection.fetch(f"explain {statement} limit 10", *arguments)
+        text = "\n".join(row[0] for row in plan)
+        assert "call_words_pkey" in text, text
+        assert "word >= 'восток'" in text, text
+
+
+async def test_the_words_of_a_name_follow_the_call(db: Database) -> None:
+    call = a_call()
+    await insert(db, call)
+    calls = CallRepository(db)
+    await insert(db, replace(call, customer_name="Мария Кот"))
+    assert (await calls.page(NUMBER, CallFilter(search="восток")))[0] == []
+    assert len((await calls.page(NUMBER, CallFilter(search="кот мар")))[0]) == 1
+    await insert(db, replace(call, customer_name=None))
+    async with db.tenant(NUMBER) as connection:
+        assert await connection.fetchval("select count(*) from call_words") == 0
+        await insert(db, call)
+        await connection.execute("delete from calls where enterprise_number = $1", NUMBER)
+        assert await connection.fetchval("select count(*) from call_words") == 0
 
 
 # -- reports ---------------------------------------------------------------------------------------------------------------
