@@ -42,7 +42,9 @@ function stateOf(phone) {
   return [state, call];
 }
 
-const party = (call) => call.customer_name || call.customer_number || words.unknown;
+// +375 29 625-40-70, as the other pages show it; a country with other groups stays as it is.
+const phone = (text) => (text ?? "").replace(/^(\+375)(\d\d)(\d{3})(\d\d)(\d\d)$/, "$1 $2 $3-$4-$5").replace(/^(\+7)(\d{3})(\d{3})(\d\d)(\d\d)$/, "$1 $2 $3-$4-$5");
+const party = (call) => call.customer_name || phone(call.customer_number) || words.unknown;
 
 function fill(card, call) {
   card.className = `live-call ${call.direction}${call.ended_at ? " over" : ""}`;
@@ -50,8 +52,8 @@ function fill(card, call) {
   const who = call.ended_at ? words.results[call.result]?.[0] ?? ""
     : call.answered_at ? (call.last_talked ?? call.answered_by ?? "") : ours(call).filter(rings).map((leg) => leg.number).join(", ") || (call.queue ? "" : words.menu);
   const owner = phones.get(who);
-  const told = [words.directions[call.direction], call.line ? lines[call.line] || call.line : "", call.queue ? `${words.queue} ${call.queue}` : "", owner ? `${who} ${owner}` : who];
-  card.querySelector("small").textContent = told.filter(Boolean).join(" · ");
+  const told = [words.directions[call.direction], call.line ? lines[call.line] || phone(call.line) : "", call.queue ? `${words.queue} ${call.queue}` : ""];
+  card.querySelector("small").replaceChildren(element("b", "", owner ? `${who} ${owner}` : who), `${who ? " · " : ""}${told.filter(Boolean).join(" · ")}`);
 }
 
 function drawCalls() {
