@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from admin_http.ports import Joined
 from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
 from daemon.delivery.desk import Desk
@@ -14,6 +15,7 @@ from daemon.live import Live
 from daemon.model.delivery import Check, Kind
 from daemon.people.service import People
 from daemon.store.calls import CallRepository
+from daemon.store.glance import Glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.missed_customers import MissedRepository
 from daemon.store.reports import ReportRepository
@@ -40,6 +42,7 @@ class Services:
     live: Live
     people: People
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
+    glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     wake: Callable[[str, str], None]
@@ -54,5 +57,6 @@ class Services:
     integrations: tuple[str, ...]
     admin_token: str | None
     started_at: float
+    joined: Joined
     base_url: str
     trusted_proxies: tuple[Network, ...]

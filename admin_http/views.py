@@ -57,6 +57,8 @@ def _environment(language: str) -> Environment:
     )
     environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
     environment.globals["asset"] = asset
+    # `_("…")` gives markup, so it takes literals only; `t(value)` translates what may hold a stranger's text, which is then escaped.
+    environment.globals["t"] = translations(language).gettext
     environment.filters.update({
         "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lambda value: format_decimal(value, locale=language) if value is not None else "–",

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 import aiohttp
 import aiohttp.web
@@ -13,20 +14,24 @@ import structlog
 
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
+from admin_http.ports import Joined
 from admin_http.services import Services
 from admin_http.visitors import parse_networks
 from daemon.calls.recorder import Recorder
 from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
+from daemon.doctor import check_pbx
 from daemon.errors import VochidError
 from daemon.live import Live
 from daemon.people.service import People
+from daemon.security.cabinet import CabinetLinks
 from daemon.security.egress import EgressPolicy
 from daemon.security.passwords import Passwords
 from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
+from daemon.store.glance import glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.missed_customers import MissedRepository
@@ -90,9 +95,13 @@ class App:
         passwords = Passwords()
         self._stack.callback(passwords.close)
         self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
+        inbound = InboundTokens(db, vault)
+        joined = Joined(
+            kinds={name: adapter.settings for name, adapter in adapters().items()}, check_pbx=check_pbx, cabinet=CabinetLinks(vault, inbound, time.time)
+        )
         services = Services(
-            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=InboundTokens(db, vault), live=live,
-            people=self._people, check=crm.check,
+            tenants=tenants, calls=CallRepository(db), outbox=outbox, tokens=TokenRepository(db), inbound=inbound, joined=joined, glance=partial(glance, db),
+            live=live, people=self._people, check=crm.check,
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()}, is_ready=self.is_ready,
             admin_token=settings.admin_bearer(), wake=dispatcher.wake, integrations=tuple(adapters()), started_at=time.time(),
             desk=Desk(db), missed=MissedRepository(db), recording_links=None,

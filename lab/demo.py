@@ -57,6 +57,7 @@ async def play_demo(*, once: bool, force_replay: bool) -> None:
             integration = {"domain": sandbox.url, "api_key": sandbox.api_key}
             await daemon.put({**player.document, "integrations": {"retailcrm": integration}})
             console.print(f"the CRM's sandbox  [bold]{sandbox.url}/[/]")
+            console.print(f"vochid's pages     [bold]{daemon.first_link}[/]  (opens once: choose a password)")
             console.print(f"vochid's API       [bold]http://{daemon.http}/api/enterprises/0367/calls[/]")
             console.print(f"  with the header  Authorization: Bearer {daemon.admin_token}\n")
             await _link_is_up(daemon)

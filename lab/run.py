@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -58,6 +59,12 @@ class DaemonProcess:
     @property
     def log(self) -> Path:
         return self.data_dir / "vochid.log"
+
+    @property
+    def first_link(self) -> str:
+        """The one-time link of the first person, as the daemon printed it at its first start."""
+        events = (json.loads(line) for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
+        return str(next(event["link"] for event in events if "link" in event))
 
     async def start(self) -> None:
         """Starts it and waits until it is ready; RuntimeError with the log's end when it is not."""

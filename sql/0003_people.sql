@@ -200,6 +200,24 @@ language sql stable security definer set search_path = public as $$
     order by id desc limit p_limit
 $$;
 
+-- Enterprises at a glance ---------------------------------------------------------------------------------------------
+
+create index deliveries_dead on deliveries (enterprise_number) where state = 'dead';
+
+-- The last 24 hours of one enterprise, or of all: a few index probes each, however many calls there are.
+create function glance(p_enterprise text)
+returns table (enterprise_number text, calls bigint, missed bigint, dead bigint, connections jsonb)
+language sql stable security definer set search_path = public as $$
+  select e.number, c.calls, c.missed, d.dead, s.connections
+  from enterprises e,
+    lateral (select count(*) as calls, count(*) filter (where k.missed) as missed from calls k
+      where k.enterprise_number = e.number and k.started_at > now() - interval '1 day' and k.direction <> 'internal') c,
+    lateral (select count(*) as dead from deliveries k where k.enterprise_number = e.number and k.state = 'dead') d,
+    lateral (select coalesce(jsonb_object_agg(k.integration, jsonb_build_object('state', k.state, 'reason', k.reason)), '{}') as connections
+      from connections k where k.enterprise_number = e.number) s
+  where p_enterprise is null or e.number = p_enterprise
+$$;
+
 do $$
 declare
   routine regprocedure;

@@ -39,8 +39,9 @@ def translated(language: str) -> set[str]:
 
 def missing(language: str) -> list[tuple[str, tuple[str, ...]]]:
     """What is not translated, each text once."""
-    have, seen = translated(language), set()
-    return [(where, forms) for where, forms in texts() if forms[0] and forms[0] not in have and not (forms[0] in seen or seen.add(forms[0]))]
+    have = translated(language)
+    found = {forms[0]: (where, forms) for where, forms in texts() if forms[0] and forms[0] not in have}
+    return list(found.values())
 
 
 if __name__ == "__main__":

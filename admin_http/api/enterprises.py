@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.audited import put_document, put_integration_settings
 from admin_http.problems import Forbidden
 from daemon.errors import NotFound
 from daemon.model.person import Role
@@ -34,7 +35,7 @@ async def put_enterprise(ask: Ask) -> web.StreamResponse:
     sent = await ask.json()
     if not ask.who.is_super:
         sent = await _without_operators_own(ask, sent)
-    document, etag, created = await ask.services.tenants.put(ask.enterprise, sent, ask.request.headers.get("If-Match"))
+    document, etag, created = await put_document(ask.services, ask.actor, ask.enterprise, sent, ask.request.headers.get("If-Match"))
     return answer(document, 201 if created else 200, ETag=f'"{etag}"')
 
 
@@ -51,7 +52,9 @@ async def _without_operators_own(ask: Ask, sent: Any) -> Any:
 
 
 async def delete_enterprise(ask: Ask) -> web.StreamResponse:
-    await ask.services.tenants.remove(ask.enterprise, purge=bool(ask.flag("purge")))
+    purge = bool(ask.flag("purge"))
+    await ask.services.tenants.remove(ask.enterprise, purge=purge)
+    await ask.services.people.audit.note(ask.actor, "enterprise removed", ask.enterprise, enterprise=ask.enterprise, details={"purge": purge})
     return web.Response(status=204)
 
 
@@ -64,12 +67,15 @@ async def get_integration(ask: Ask) -> web.StreamResponse:
 
 
 async def put_integration(ask: Ask) -> web.StreamResponse:
-    settings, created = await ask.services.tenants.put_integration(ask.enterprise, ask.part("crm"), await ask.json(), ask.request.headers.get("If-Match"))
+    settings, created = await put_integration_settings(
+        ask.services, ask.actor, ask.enterprise, ask.part("crm"), await ask.json(), ask.request.headers.get("If-Match")
+    )
     return answer(settings, 201 if created else 200)
 
 
 async def delete_integration(ask: Ask) -> web.StreamResponse:
     await ask.services.tenants.remove_integration(ask.enterprise, ask.part("crm"))
+    await ask.services.people.audit.note(ask.actor, "integration removed", ask.part("crm"), enterprise=ask.enterprise)
     return web.Response(status=204)
 
 

@@ -19,11 +19,13 @@ async def add_token(ask: Ask) -> web.StreamResponse:
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
         raise VochidError("a token needs a name of 1 to 100 characters", code="bad_parameter", field="name")
     token_id, token = await ask.services.tokens.add(ask.enterprise, name)
+    await ask.services.people.audit.note(ask.actor, "API token made", name, enterprise=ask.enterprise)
     return answer({"id": token_id, "name": name, "token": token}, 201)
 
 
 async def revoke_token(ask: Ask) -> web.StreamResponse:
     await ask.services.tokens.revoke(ask.enterprise, ask.id())
+    await ask.services.people.audit.note(ask.actor, "API token revoked", ask.part("id"), enterprise=ask.enterprise)
     return web.Response(status=204)
 
 

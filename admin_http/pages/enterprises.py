@@ -1,4 +1,4 @@
-"""Enterprises: the list with health at a glance, and one's overview."""
+"""Enterprises: the list with health at a glance, a new one, one's overview."""
 
 from __future__ import annotations
 
@@ -6,36 +6,105 @@ from typing import Any
 
 from aiohttp import web
 
+from admin_http.audited import put_document
+from admin_http.pages.forms import make_fields, read_fields
+from admin_http.pages.pbx import candidate_checks
 from admin_http.pages.routing import Page, Visit
 from daemon.ami.link import LinkState
+from daemon.errors import SettingsError, VochidError
 from daemon.model.person import Role
+from daemon.store.glance import Glance
+from daemon.tenants.document import Enterprise, Pbx
+
+GENERAL = ("number", "name", "timezone", "country")
+NOT_GENERAL = tuple(name for name in Enterprise.model_fields if name not in GENERAL)
 
 
 async def show_enterprises(visit: Visit) -> web.StreamResponse:
-    return visit.render("enterprises/list.html", rows=[_row(visit, number) for number in sorted(visit.services.tenants.all())])
+    wanted = (visit.query("q") or "").casefold()
+    found = [n for n, t in sorted(visit.services.tenants.all().items()) if wanted in n.casefold() or wanted in t.enterprise.name.casefold()]
+    glances = await visit.services.glance(None)
+    rows = [row_of(visit, number, glances.get(number)) for number in found]
+    return visit.render("enterprises/rows.html" if visit.is_fragment else "enterprises/list.html", rows=rows, wanted=visit.query("q") or "")
+
+
+def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
+    """One enterprise's health: PBXs, CRMs, the last 24 hours."""
+    services, tenancy = visit.services, visit.services.tenants.all()[number]
+    links, glance = services.links(), glance or Glance()
+    pbxs = []
+    for pbx in tenancy.enterprise.pbxs:
+        link = links.get((number, pbx.name))
+        state = "paused" if tenancy.enterprise.paused else str(link.state) if link else "elsewhere"
+        reason, version = (link.reason, link.version) if link else ("", "")
+        pbxs.append({"name": pbx.name, "state": state, "ok": state == LinkState.READY, "reason": reason, "version": version})
+    crms = []
+    for name, settings in tenancy.integrations.items():
+        known = glance.connections.get(name, {"state": "ok", "reason": ""})
+        shown = "off" if not settings.enabled else known["state"] if known["state"] != "ok" else settings.mode
+        crms.append({"name": name, "state": shown, "reason": known["reason"]})
+    return {
+        "number": number, "name": tenancy.enterprise.name, "paused": tenancy.enterprise.paused, "pbxs": pbxs, "crms": crms, "problems": tenancy.problems,
+        "live": services.live_calls(number), "glance": glance,
+    }  # fmt: skip
 
 
 async def show_overview(visit: Visit) -> web.StreamResponse:
-    services = visit.services
-    states = await services.outbox.connection_states(visit.number)
-    return visit.render("enterprises/overview.html", row=_row(visit, visit.number), states=states, stats=await services.calls.stats(visit.number))
+    template = "enterprises/health.html" if visit.is_fragment else "enterprises/overview.html"
+    return visit.render(template, row=row_of(visit, visit.number, (await visit.services.glance(visit.number)).get(visit.number)))
 
 
-def _row(visit: Visit, number: str) -> dict[str, Any]:
-    tenancy = visit.services.tenants.all()[number]
-    links = visit.services.links()
-    pbxs = []
-    for pbx in tenancy.enterprise.pbxs:
-        status = links.get((number, pbx.name))
-        state = "paused" if tenancy.enterprise.paused else str(status.state) if status else "elsewhere"
-        pbxs.append({"name": pbx.name, "state": state, "ok": status is not None and status.state is LinkState.READY, "reason": status.reason if status else ""})
-    return {
-        "number": number, "name": tenancy.enterprise.name, "paused": tenancy.enterprise.paused, "pbxs": pbxs, "problems": tenancy.problems,
-        "integrations": {name: settings for name, settings in tenancy.integrations.items()}, "live": visit.services.live_calls(number),
-    }  # fmt: skip
+async def show_new(visit: Visit) -> web.StreamResponse:
+    return _new_page(visit, {"timezone": "Europe/Minsk", "country": "BY"}, {"name": "main"})
+
+
+def _new_page(
+    visit: Visit, values: dict[str, Any], pbx: dict[str, Any], *, errors: dict[str, str] | None = None, checks: list[Any] | None = None, status: int = 200
+) -> web.Response:
+    errors = errors or {}
+    return visit.render(
+        "enterprises/new.html", status=status, errors=errors, checks=checks or [],
+        fields=make_fields(Enterprise, values, errors=errors, skip=NOT_GENERAL),
+        pbx=make_fields(Pbx, pbx, prefix="pbxs.0.", errors=errors, skip=("recordings", "cdr")),
+    )  # fmt: skip
+
+
+async def create(visit: Visit) -> web.StreamResponse:
+    """Stores a new enterprise, with its first PBX when an address is given, which is tried before."""
+    form = await visit.form()
+    general = read_fields(Enterprise, form, skip=NOT_GENERAL)
+    pbx = read_fields(Pbx, form, prefix="pbxs.0.", skip=("recordings", "cdr"))
+    number = str(general.get("number") or "")
+    document = {**general, "pbxs": [pbx] if pbx.get("host") else []}
+    checks: list[Any] = []
+    try:
+        if visit.services.tenants.get(number) is not None:
+            raise SettingsError("there is an enterprise with this number already", field="number")
+        candidate = await visit.services.tenants.candidate_document(number, document)
+        if candidate.pbxs and not form.get("anyway"):
+            checks = await candidate_checks(visit, candidate.pbxs[0])
+        if all(check.ok for check in checks):
+            await put_document(visit.services, visit.actor, number, document)
+            return visit.redirect(f"/e/{number}")
+        errors: dict[str, str] = {}
+    except VochidError as error:
+        errors = {error.field or "": visit.say(error)}
+    hidden = {name: value for name, value in pbx.items() if name != "secret"}
+    return _new_page(visit, general, hidden, errors=errors, checks=checks, status=400)
+
+
+async def set_paused(visit: Visit) -> web.StreamResponse:
+    """Stops or resumes reading PBXs and telling CRMs."""
+    paused = not visit.enterprise.paused
+    await visit.services.tenants.set_paused(visit.number, paused)
+    await visit.services.people.audit.note(visit.actor, "enterprise paused" if paused else "enterprise resumed", visit.number, enterprise=visit.number)
+    return visit.redirect(f"/e/{visit.number}")
 
 
 PAGES = (
     Page("GET", "/enterprises", show_enterprises, needs=Role.SUPER),
+    Page("GET", "/enterprises/new", show_new, needs=Role.SUPER, needs_proof=True),
+    Page("POST", "/enterprises/new", create, needs=Role.SUPER, needs_proof=True),
     Page("GET", "/e/{n}", show_overview),
+    Page("POST", "/e/{n}/paused", set_paused),
 )

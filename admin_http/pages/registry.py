@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from admin_http.pages import account, audit, calls, deliveries, enterprises, entry, live, missed, people, reports, status
+from admin_http.pages import (
+    account,
+    audit,
+    cabinet,
+    calls,
+    deliveries,
+    enterprises,
+    entry,
+    integrations,
+    live,
+    missed,
+    pbx,
+    people,
+    reports,
+    settings,
+    status,
+)  # fmt: skip
 from admin_http.pages.routing import Page
 
 PAGES: tuple[Page, ...] = (
@@ -17,4 +33,8 @@ PAGES: tuple[Page, ...] = (
     *deliveries.PAGES,
     *reports.PAGES,
     *status.PAGES,
+    *pbx.PAGES,
+    *settings.PAGES,
+    *integrations.PAGES,
+    *cabinet.PAGES,
 )

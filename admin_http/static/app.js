@@ -63,7 +63,9 @@ document.addEventListener("reset", (event) => setTimeout(() => showChanged(event
 const showFitting = (root) =>
   root.querySelectorAll("[data-shown-by]").forEach((part) => {
     const field = part.closest("form")?.elements[part.dataset.shownBy];
-    if (field) part.hidden = !part.dataset.shownWhen.split(" ").includes(field.type === "checkbox" ? String(field.checked) : field.value);
+    if (!field) return;
+    part.hidden = !part.dataset.shownWhen.split(" ").includes(field.type === "checkbox" ? String(field.checked) : field.value);
+    part.querySelectorAll("input, select, textarea").forEach((inner) => (inner.disabled = part.hidden)); // what does not count is not sent
   });
 document.addEventListener("change", () => showFitting(document));
 document.addEventListener("DOMContentLoaded", () => showFitting(document));

@@ -215,6 +215,12 @@ class Tenants:
         plain = map_secrets(model, kept, lambda value, path: self._open(value, number, path), f"integrations.{name}")
         return self._validate_integration(name, plain)
 
+    async def candidate_document(self, number: str, sent: dict[str, Any]) -> Enterprise:
+        """The enterprise that `sent` would make, stored secrets filled in; nothing is stored. For the test of a PBX."""
+        before = await self._repository.get(number)
+        document = self._merged({**sent, "number": number, "integrations": {}}, before)
+        return self._validate({**map_secrets(Enterprise, document, lambda value, path: self._open(value, number, path)), "integrations": {}})
+
     # -- inside ------------------------------------------------------------------------------------------------------------
 
     def _merged(self, sent: dict[str, Any], before: StoredEnterprise | None) -> dict[str, Any]:

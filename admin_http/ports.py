@@ -1,0 +1,103 @@
+"""What pages ask of rooms that the web does not know: managers, registrations, cabinet links, and who would get a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from daemon.model.crm import Registered
+from daemon.model.delivery import Check
+from daemon.model.integration import IntegrationSettings
+from daemon.tenants.document import Pbx
+
+
+class ManagerRow(Protocol):
+    """A manager of a CRM. `extension`: what counts here; `remote_extension`: what the CRM holds."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def extension(self) -> str | None: ...
+    @property
+    def remote_extension(self) -> str | None: ...
+
+
+class ManagerRows(Protocol):
+    """The answer of a CRM; `alarms`: what is odd about the mapping, each with a text under `detail`."""
+
+    @property
+    def items(self) -> Sequence[ManagerRow]: ...
+    @property
+    def alarms(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def mend_error(self) -> str | None: ...
+
+
+class Saved(Protocol):
+    """`warning`: the CRM could not be told yet."""
+
+    @property
+    def extensions(self) -> Mapping[str, str | None]: ...
+    @property
+    def warning(self) -> str | None: ...
+
+
+class ManagersPort(Protocol):
+    """Managers and their extensions. Raises VochidError when the CRM cannot be asked."""
+
+    async def fetch(self, enterprise: str, integration: str) -> ManagerRows: ...
+
+    async def save(self, enterprise: str, integration: str, sent: Any) -> Saved: ...
+
+
+class RegistrationsPort(Protocol):
+    """vochid's entry at a CRM. `remove` takes the integration away here as well."""
+
+    async def register(self, enterprise: str, integration: str) -> Registered: ...
+
+    async def remove(self, enterprise: str, integration: str) -> Registered: ...
+
+
+class CabinetPort(Protocol):
+    """The tokens of cabinet links."""
+
+    async def find(self, token: str) -> str | None:
+        """The enterprise whose page it opens; None for anything else. Safe with anything a stranger sends."""
+
+
+class Decision(Protocol):
+    """Who gets a call, and why. `status`: a word of contract section 7."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def extension(self) -> str | None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class RedirectPort(Protocol):
+    """Smart redirect, asked without a call: nothing is redirected."""
+
+    async def __call__(self, enterprise: str, phone: str, channel: str | None, /) -> Decision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Filled by daemon/app.py. A part that is None has no place on the pages; `registering`: the CRMs that vochid registers itself at."""
+
+    kinds: Mapping[str, type[IntegrationSettings]]
+    check_pbx: Callable[[Pbx], AsyncIterator[Check]]
+    cabinet: CabinetPort | None = None
+    managers: ManagersPort | None = None
+    registrations: RegistrationsPort | None = None
+    redirect: RedirectPort | None = None
+    with_managers: tuple[str, ...] = ()
+    registering: tuple[str, ...] = ()

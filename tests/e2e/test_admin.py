@@ -1,0 +1,309 @@
+"""The admin from outside: the way in, cookies, forged requests, and every route with every role and another enterprise's ids."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from admin_http.app import ROUTES
+from admin_http.pages.registry import PAGES
+from daemon.model.person import Role
+from daemon.store.pool import Database
+from lab.run import DaemonProcess, short_directory
+from tests.e2e.test_api import is_problem
+
+OURS, THEIRS = "0367", "0400"
+PASSWORD = "верный конь батарея"
+PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9", "X-Forwarded-Host": "admin.example.com"}
+PATHS = {"n": THEIRS, "crm": "retailcrm", "id": "1", "name": "main", "token": "x" * 43}
+
+
+@dataclass
+class Admin:
+    """One daemon for the whole file, with a person of every role."""
+
+    daemon: DaemonProcess
+    logins: dict[str, str]
+
+    def browser(self, **headers: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", trust_env=False, timeout=15, headers=headers)
+
+    @asynccontextmanager
+    async def entered(self, login: str) -> AsyncIterator[httpx.AsyncClient]:
+        """A browser in which this person is logged in; sends the CSRF token with everything."""
+        async with self.browser() as browser:
+            answer = await browser.post("/login", data={"login": login, "password": PASSWORD})
+            assert answer.status_code == 303, answer.text
+            browser.headers["X-CSRF-Token"] = await token_of(browser)
+            yield browser
+
+    async def command(self, *arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            "python", "-m", "daemon", *arguments, env=self.daemon.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, err.decode()
+        return out.decode().strip()
+
+
+async def token_of(browser: httpx.AsyncClient) -> str:
+    """The CSRF token that pages of this session carry."""
+    found = re.search(r'name="csrf" value="(\w+)"', (await browser.get("/account")).text)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def admin() -> Any:
+    daemon = DaemonProcess(short_directory("vochid-e2e-"))
+    house = Admin(daemon, {})
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(daemon.start())
+    try:
+        loop.run_until_complete(_settle(house))
+        yield house
+    finally:
+        loop.run_until_complete(daemon.stop())
+        loop.close()
+
+
+async def _settle(house: Admin) -> None:
+    async with house.browser() as stranger:
+        page = await stranger.get("/login")
+        assert "vochid user add" in page.text  # nobody can log in yet, and the fields are there
+        assert 'name="login"' in page.text
+        assert 'name="password"' in page.text
+    link = house.daemon.first_link
+    assert link.startswith(f"http://{house.daemon.http}/setup/")
+    async with house.browser() as first:
+        assert (await first.post(link, data={"login": "root", "password": PASSWORD})).status_code == 303
+        assert (await first.get(link)).status_code == 404
+    house.logins[Role.SUPER] = "root"
+    for number in (OURS, THEIRS):
+        settings = {"domain": "http://127.0.0.1:9", "api_key": "a-secret-key-1234"}
+        await house.daemon.put(
+            {"number": number, "name": f"Июнь {number}", "pbxs": [{"name": "main", "host": "127.0.0.1"}], "integrations": {"retailcrm": settings}}
+        )
+    for role in (Role.ADMIN, Role.VIEWER):
+        link = await house.command("user", "add", f"{role}-of-ours", "--enterprise", OURS, "--role", role)
+        async with house.browser() as browser:
+            assert (await browser.post(link, data={"password": PASSWORD})).status_code == 303
+        house.logins[role] = f"{role}-of-ours"
+
+
+async def test_strangers_are_led_to_the_login_and_see_no_page(admin: Admin) -> None:
+    async with admin.browser() as stranger:
+        assert (await stranger.get("/")).headers["location"] == "/login"
+        for page in PAGES:
+            if not page.is_open and page.method == "GET":
+                path = page.path.format(**PATHS)
+                answer = await stranger.get(path)
+                assert answer.status_code in (303, 401), path
+                assert page.needed is Role.CABINET or answer.headers["location"].startswith("/login"), path
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.VIEWER])
+async def test_another_enterprises_pages_and_routes_do_not_exist_for_any_role(admin: Admin, role: Role) -> None:
+    async with admin.entered(admin.logins[role]) as browser:
+        for route in ROUTES:
+            for path in route.paths:
+                if "{n}" in path:
+                    answer = await browser.request(route.method, path.format(**PATHS), json={})
+                    is_problem(answer, 404)
+                    assert "Июнь" not in answer.text
+        for page in PAGES:
+            if "{n}" in page.path:
+                answer = await browser.request(page.method, page.path.format(**PATHS), data={"name": "x"} if page.method == "POST" else None)
+                assert answer.status_code == 404, page.path
+                assert "Июнь 0400" not in answer.text
+
+
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.VIEWER, Role.SUPER])
+async def test_every_route_opens_for_the_roles_it_names_and_for_no_other(admin: Admin, role: Role) -> None:
+    async with admin.entered(admin.logins[role]) as browser:
+        ours = {**PATHS, "n": OURS, "id": "999999"}
+        for route in (r for r in ROUTES if not (role.covers(r.needed) and r.method != "GET") and not r.path.endswith("/live")):
+            answer = await browser.request(route.method, route.paths[0].format(**ours), json={})
+            assert (answer.status_code == 403) is not role.covers(route.needed), (route.path, answer.status_code)
+        for page in (p for p in PAGES if not p.is_open and not (role.covers(p.needed) and p.method != "GET")):
+            answer = await browser.request(page.method, page.path.format(**ours), data={} if page.method == "POST" else None)
+            if page.needed is Role.CABINET:
+                assert answer.status_code == 401, page.path
+            else:
+                assert (answer.status_code == 403) is not role.covers(page.needed), (page.path, answer.status_code)
+
+
+async def test_an_admin_may_not_change_what_is_the_operators(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        shown = (await browser.get(f"/api/enterprises/{OURS}")).json()
+        for change in (
+            {"pbxs": []},
+            {"dial_rules": {"per_day": 9}},
+            {"pbxs": [{**shown["pbxs"][0], "trunks": ["SIP/x"]}]},
+            {"pbxs": [{**shown["pbxs"][0], "fastagi_peers": []}]},
+        ):
+            is_problem(await browser.put(f"/api/enterprises/{OURS}", json={**shown, **change}), 403, "forbidden")
+        assert (await browser.put(f"/api/enterprises/{OURS}", json={**shown, "country": "PL"})).status_code == 200
+        is_problem(await browser.delete(f"/api/enterprises/{OURS}"), 403, "forbidden")
+
+
+async def test_forged_requests_do_nothing(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        token = browser.headers.pop("X-CSRF-Token")
+        form = {"name": "Подменено", "timezone": "Europe/Minsk", "country": "BY"}
+        for headers, data in (
+            ({}, form), ({"X-CSRF-Token": "0" * 40}, form), ({"X-CSRF-Token": token, "Sec-Fetch-Site": "cross-site"}, form),
+            ({"Origin": "http://evil.example"}, {**form, "csrf": token}),
+        ):  # fmt: skip
+            assert (await browser.post(f"/e/{OURS}/settings", data=data, headers=headers)).status_code == 403
+        is_problem(await browser.post(f"/api/enterprises/{OURS}/tokens", json={"name": "x"}), 403, "csrf")
+        assert "Подменено" not in (await browser.get(f"/e/{OURS}")).text
+        same = {"Origin": f"http://{admin.daemon.http}", "Sec-Fetch-Site": "same-origin"}
+        assert (await browser.post(f"/e/{OURS}/settings", data={**form, "name": "Июнь 0367", "csrf": token}, headers=same)).status_code == 303
+        assert (await browser.post("/login", data={"login": "root", "password": PASSWORD}, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+
+
+async def test_cookies_are_bound_to_the_host_over_https_and_refused_over_http_elsewhere(admin: Admin) -> None:
+    async with admin.browser(**PROXIED) as browser:
+        answer = await browser.post("/login", data={"login": "root", "password": PASSWORD})
+        assert answer.status_code == 303
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert cookie.startswith("__Host-vochid")
+            assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= {part.strip() for part in cookie.split(";")}
+            assert "domain" not in cookie.lower()
+    async with admin.browser(Host="admin.example.com") as browser:
+        page = await browser.get("/login")
+        assert "https" in page.text
+        assert "VOCHID_TRUSTED_PROXIES" in page.text
+        refused = await browser.post("/login", data={"login": "root", "password": PASSWORD})
+        assert refused.status_code == 400
+        assert "set-cookie" not in refused.headers
+
+
+async def test_a_login_makes_a_new_session_and_the_old_one_is_gone(admin: Admin) -> None:
+    async with admin.entered("root") as browser:
+        before = browser.cookies["vochid"]
+        await browser.post("/login", data={"login": "root", "password": PASSWORD})
+        assert browser.cookies["vochid"] != before
+        async with admin.browser(Cookie=f"vochid={before}") as thief:
+            assert (await thief.get("/enterprises")).status_code == 303
+        browser.headers["X-CSRF-Token"] = await token_of(browser)
+        assert (await browser.post("/logout")).status_code == 303
+        assert (await browser.get("/enterprises")).status_code == 303
+
+
+async def test_pages_carry_the_headers_that_keep_scripts_and_frames_out(admin: Admin) -> None:
+    async with admin.browser() as stranger:
+        headers = (await stranger.get("/login")).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert (headers["referrer-policy"], headers["cache-control"], headers["x-content-type-options"]) == ("no-referrer", "no-store", "nosniff")
+        assert (await stranger.get("/static/../app.py")).status_code == 404
+        assert (await stranger.get("/static/%2e%2e/app.py")).status_code == 404
+        assert (await stranger.get("/login?next=//evil.example")).text.count("evil.example") == 0
+
+
+async def test_people_are_added_shown_disabled_and_only_by_who_may(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        added = await browser.post("/people", data={"login": "vera", "name": "Вера <b>", "role": "viewer"})
+        link = re.search(r"http://[^<\"]+/setup/[\w-]+", added.text)
+        assert link is not None
+        assert "Вера &lt;b&gt;" in added.text
+        for form in (
+            {"login": "x", "role": "super-admin"},
+            {"login": "x", "role": "cabinet"},
+            {"login": "", "role": "viewer"},
+            {"login": "vera", "role": "viewer"},
+        ):
+            assert (await browser.post("/people", data=form)).status_code in (400, 403), form
+        vera = re.search(r"/people/(\d+)/link", added.text)
+        assert vera is not None
+        for other in range(1, 5):  # people of no or another enterprise are as if they were not
+            if (path := f"/people/{other}/disabled") != f"/people/{vera[1]}/disabled" and f"/people/{other}/link" not in added.text:
+                assert (await browser.post(path)).status_code in (400, 404, 409)
+        assert (await browser.post(f"/people/{vera[1]}/disabled")).status_code == 303
+        assert (await browser.get(link[0])).status_code == 404
+    assert "vera\tВера <b>\tviewer\t0367\tdisabled" in await admin.command("user", "list")
+    assert (await admin.command("user", "enable", "vera")) == "vera: enabled"
+    relink = await admin.command("user", "link", "vera")
+    async with admin.browser() as browser:
+        assert (await browser.get(relink)).status_code == 200
+    await admin.command("user", "disable", "vera")
+
+
+async def test_the_audit_shows_changes_of_pages_and_api_without_secrets(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        crm = f"/api/enterprises/{OURS}/integrations/retailcrm"
+        assert (await browser.put(crm, json={"domain": "http://127.0.0.1:9", "api_key": "another-secret-5678", "mode": "observe"})).status_code == 200
+        page = (await browser.get("/audit")).text
+        assert "live → observe" in page
+        assert "<code>api_key</code> ***" in page
+        assert "5678" not in page
+        assert "another-secret" not in page
+        assert "Июнь 0400" not in page
+
+
+@pytest.fixture
+async def database(admin: Admin) -> AsyncIterator[Database]:
+    from daemon.settings import Settings
+    from daemon.store.embedded import EmbeddedPostgres
+
+    server = EmbeddedPostgres(Settings(data_dir=admin.daemon.data_dir).data_dir)
+    await server.start(own=False)
+    db = await Database.open(server.url)
+    yield db
+    await db.close()
+    await server.stop()
+
+
+async def test_a_cabinet_link_opens_one_page_and_nothing_else(admin: Admin, database: Database) -> None:
+    import time
+
+    from daemon.security.cabinet import CabinetLinks
+    from daemon.security.vault import Vault, load_keys
+    from daemon.store.inbound_tokens import InboundTokens
+
+    vault = Vault(load_keys(None, None, admin.daemon.data_dir))
+    links = CabinetLinks(vault, InboundTokens(database, vault), time.time)
+    token = await links.issue(OURS)
+    query = {"enterprise_number": OURS, "token": token}
+    async with admin.entered("root") as browser:
+        person = browser.cookies["vochid"]
+        opened = await browser.get("/retailcrm-admin/", params=query)
+        assert (opened.status_code, opened.headers["location"]) == (303, "/cabinet")
+        assert browser.cookies["vochid"] == person
+        page = await browser.get("/cabinet")
+        assert "<title>Июнь 0367 RetailCRM</title>" in page.text
+        assert "Удалить интеграцию" in page.text
+        assert token not in page.text
+    async with admin.browser() as browser:
+        posted = await browser.post("/retailcrm-admin/", data=query, headers={"Origin": "https://example.retailcrm.ru", "Sec-Fetch-Site": "cross-site"})
+        assert posted.status_code == 303
+        assert set(browser.cookies) == {"vochid_cabinet"}
+        assert (await browser.get("/cabinet")).status_code == 200
+        for page in PAGES:
+            if page.needed is not Role.CABINET and not page.is_open:
+                answer = await browser.request(page.method, page.path.format(**{**PATHS, "n": OURS}))
+                assert answer.status_code in (303, 401, 403), page.path
+        for route in ROUTES:
+            path = route.paths[0].format(**{**PATHS, "n": OURS})
+            is_problem(await browser.request(route.method, path), 401)
+            is_problem(await browser.request(route.method, path, headers={"Authorization": f"Bearer {token}"}), 401)
+        assert (await browser.post("/cabinet", data={"domain": "x"})).status_code == 403  # no CSRF token
+    async with admin.browser() as browser:
+        for wrong in ({**query, "enterprise_number": THEIRS}, {"token": token[:-3]}, {}, {"token": "x" * 5_000}):
+            assert (await browser.get("/retailcrm-admin/", params=wrong)).status_code == 403
+        await links.revoke(OURS)
+        assert (await browser.get("/retailcrm-admin/", params=query)).status_code == 403
+        assert not browser.cookies
+    assert token not in admin.daemon.log.read_text()

@@ -1,0 +1,59 @@
+"""Parts of pages by themselves: what stands in them, escaped and in the person's language."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from admin_http.views import Views, duration, phone
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def manager(user: str, name: str, extension: str | None, remote: str | None = None, active: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(id=user, name=name, active=active, extension=extension, remote_extension=remote)
+
+
+def managers(**more: Any) -> str:
+    found = SimpleNamespace(items=[manager("19", "Анна", "150", "150"), manager("22", HOSTILE, None, "177")], alarms=[{"detail": HOSTILE}], mend_error=None)
+    context = {
+        "base": "/cabinet", "problem": "", "found": found, "phones": {"150": "Приёмная", "151": "", "152": HOSTILE}, "held": {"150": "Анна"}, "done": "",
+        "warning": "", "csrf": "t", "session": SimpleNamespace(role="cabinet"), "visit": SimpleNamespace(may=lambda _: False), **more,
+    }  # fmt: skip
+    return Views().render("integrations/managers.html", "ru", context)
+
+
+def test_managers_choose_among_phones_with_their_owners() -> None:
+    page = managers()
+    assert '<option value="150" selected>150 (Приёмная)</option>' in page
+    assert page.count('<option value="151">151 (свободен)</option>') == 2
+    assert "177" in page
+    assert "отличается" in page
+    assert HOSTILE not in page
+    assert "data-when-changed hidden" in page
+
+
+def test_a_crm_that_does_not_answer_and_one_without_managers_say_so() -> None:
+    assert "CRM не отдала список" in managers(found=None, problem=HOSTILE)
+    assert HOSTILE not in managers(found=None, problem=HOSTILE)
+    assert "В CRM нет менеджеров" in managers(found=SimpleNamespace(items=[], alarms=[]))
+
+
+def test_the_probe_shows_the_decision_and_its_time() -> None:
+    decision = SimpleNamespace(status="found", extension="150", name=HOSTILE, reason="")
+    page = Views().render("integrations/probe.html", "ru", {"decision": decision, "took_ms": 12.4, "phone": "1"})
+    assert "найден" in page
+    assert "12 мс" in page
+    assert HOSTILE not in page
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (127, "2:07"), (3909, "1:05:09"), (None, "–")])
+def test_durations_read_like_a_clock(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("number", "shown"), [("+375296254070", "+375 29 625-40-70"), ("150", "150"), ("+<b>", "+<b>"), (None, "–")])
+def test_phone_numbers_are_grouped_where_that_is_sure(number: str | None, shown: str) -> None:
+    assert phone(number) == shown
