@@ -113,7 +113,8 @@ on conflict do nothing
 """
 
 _WORDS = """
-insert into call_words select c.enterprise_number, word, c.started_at, c.id from fresh c, words_of(c.customer_name) as word where c.customer_name is not null
+insert into call_words
+select c.enterprise_number, term, c.started_at, c.id from fresh f join calls c on c.enterprise_number = f.enterprise_number and c.id = f.id, terms_of(c) as term
 on conflict do nothing
 """
 

@@ -55,7 +55,7 @@ class CallFilter:
 
 
 def conditions(enterprise: str, asked: CallFilter) -> tuple[list[str], list[Any]]:
-    """Conditions on `calls` and their arguments, numbered from $1; names are found elsewhere."""
+    """Conditions on `calls` and their arguments, numbered from $1; names and extensions are found by `termed_calls`."""
     where, arguments = ["enterprise_number = $1"], [enterprise]
 
     def add(condition: str, *values: Any) -> None:
@@ -77,13 +77,11 @@ def conditions(enterprise: str, asked: CallFilter) -> tuple[list[str], list[Any]
         add("customer_number is not null and customer_reversed >= {0} and customer_reversed < {1}", first, after)
     elif asked.number is not None:
         add("customer_number = {0}", asked.number)
-    if asked.extension is not None:
-        add("(answered_by = {0} or last_talked = {0} or initiator = {0} or {0} = any (rang))", asked.extension)
     return where, arguments
 
 
-def named_calls(enterprise: str, words: Sequence[str], asked: CallFilter, place: tuple[datetime, uuid.UUID] | None) -> tuple[str, list[Any]]:
-    """A statement for the calls whose customer's name has a word that begins with each of `words`, newest first, after `place`; at most MAX_WORDS count."""
+def termed_calls(enterprise: str, words: Sequence[str], asked: CallFilter, place: tuple[datetime, uuid.UUID] | None) -> tuple[str, list[Any]]:
+    """A statement for the calls with a word that begins with each of `words` (MAX_WORDS count) and with the extension, newest first, after `place`."""
     arguments: list[Any] = [enterprise]
 
     def put(value: Any) -> str:
@@ -97,11 +95,12 @@ def named_calls(enterprise: str, words: Sequence[str], asked: CallFilter, place:
         when += f" and started_at < {put(asked.until)}"
     if place is not None:
         when += f" and (started_at, call_id) < ({put(place[0])}::timestamptz, {put(place[1])}::uuid)"
-    stretches = [
-        f"select started_at, call_id as id from call_words where enterprise_number = $1 and word >= {put(word)} and word < {put(word + LAST)}{when}"
-        for word in words[:MAX_WORDS]
-    ]
-    both = " intersect ".join(stretches) if len(stretches) > 1 else stretches[0].replace("select ", "select distinct ", 1)
+    stretches = [f"word >= {put(word)} and word < {put(word + LAST)}" for word in words[:MAX_WORDS]]
+    if asked.extension is not None:
+        stretches.append(f"word = {put('#' + asked.extension)}")
+    selected = [f"select started_at, call_id as id from call_words where enterprise_number = $1 and {stretch}{when}" for stretch in stretches]
+    # One extension's stretch is in order of time already; of a word's beginning a call may have two.
+    both = " intersect ".join(selected) if len(selected) > 1 else selected[0] if not words else selected[0].replace("select", "select distinct", 1)
     return f"{both} order by started_at desc, id desc", arguments
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
-from daemon.store.call_query import CallFilter, conditions, named_calls
+from daemon.store.call_query import CallFilter, conditions, termed_calls
 from daemon.store.pool import Database
 
 EVERYTHING = CallFilter()
 EXPORT_PAGE = 1_000
-NAMED_AT_ONCE = 2_000  # calls found by a name that are looked through for one page
+TERMED_AT_ONCE = 500  # calls found by a name or an extension that are looked through together, and how often for one page
+TERMED_TURNS = 20
 
 
 def encode_cursor(started_at: datetime, call_id: str) -> str:
@@ -43,7 +44,7 @@ class CallRepository:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """A page, newest first, with legs; and the cursor of the next page, None at the end.
 
-        A search by name may give less than `limit` and go on nevertheless.
+        A search by name or extension may give less than `limit` and go on nevertheless.
         """
         place = decode_cursor(cursor) if cursor else None
         async with self._db.tenant(enterprise) as connection:
@@ -67,30 +68,45 @@ class CallRepository:
     async def _find(
         self, connection: Any, enterprise: str, asked: CallFilter, place: tuple[datetime, uuid.UUID] | None, limit: int
     ) -> tuple[list[Any], str | None]:
+        if asked.name is None and asked.extension is None:
+            return _cut(await self._rows(connection, enterprise, asked, limit + 1, place=place), limit)
+        words = [row["word"] for row in await connection.fetch("select word from words_of($1) as word", asked.name or "")]
+        if asked.name is not None and not words:
+            return [], None
+        found: list[Any] = []
+        for _ in range(TERMED_TURNS):
+            statement, arguments = termed_calls(enterprise, words, asked, place)
+            termed = await connection.fetch(f"{statement} limit {TERMED_AT_ONCE}", *arguments)
+            found += await self._rows(connection, enterprise, asked, limit + 1 - len(found), ids=[row["id"] for row in termed])
+            if len(found) > limit or len(termed) < TERMED_AT_ONCE:
+                return _cut(found, limit)
+            place = (termed[-1]["started_at"], termed[-1]["id"])
+        assert place is not None
+        return found, encode_cursor(place[0], str(place[1]))
+
+    async def _rows(
+        self,
+        connection: Any,
+        enterprise: str,
+        asked: CallFilter,
+        count: int,
+        *,
+        place: tuple[datetime, uuid.UUID] | None = None,
+        ids: list[uuid.UUID] | None = None,
+    ) -> list[Any]:
+        """The newest `count` that fit: after `place`, or of these ids."""
         where, arguments = conditions(enterprise, asked)
-        named: list[Any] = []
-        if asked.name is not None:
-            named = await self._named(connection, enterprise, asked, place)
+        if ids is not None:
             where.append(f"id = any (${len(arguments) + 1}::uuid[])")
-            arguments.append([row["id"] for row in named])
-        elif place is not None:
+            arguments.append(ids)
+        if place is not None:
             where.append(f"(started_at, id) < (${len(arguments) + 1}::timestamptz, ${len(arguments) + 2}::uuid)")
             arguments.extend(place)
-        arguments.append(limit + 1)
-        rows = await connection.fetch(
-            f"select * from calls where {' and '.join(where)} order by started_at desc, id desc limit ${len(arguments)}", *arguments
-        )  # the text comes from `conditions` and from here, what was asked is in the arguments
-        if len(rows) > limit:
-            return rows[:limit], encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"]))
-        return rows, encode_cursor(named[-1]["started_at"], str(named[-1]["id"])) if len(named) == NAMED_AT_ONCE else None
-
-    async def _named(self, connection: Any, enterprise: str, asked: CallFilter, place: tuple[datetime, uuid.UUID] | None) -> list[Any]:
-        """Places and ids of calls whose customer's name has words that begin so, newest first, at most NAMED_AT_ONCE."""
-        words = [row["word"] for row in await connection.fetch("select word from words_of($1) as word", asked.name)]
-        if not words:
-            return []
-        statement, arguments = named_calls(enterprise, words, asked, place)
-        return list(await connection.fetch(f"{statement} limit {NAMED_AT_ONCE}", *arguments))
+        return list(
+            await connection.fetch(
+                f"select * from calls where {' and '.join(where)} order by started_at desc, id desc limit ${len(arguments) + 1}", *arguments, count
+            )  # the text comes from `conditions` and from here, what was asked is in the arguments
+        )
 
     async def get(self, enterprise: str, call_id: str) -> dict[str, Any]:
         """One call. Raises NotFound."""
@@ -163,6 +179,13 @@ class CallRepository:
         for row in rows:
             found.setdefault(row["call_id"], []).append(row)
         return found
+
+
+def _cut(rows: list[Any], limit: int) -> tuple[list[Any], str | None]:
+    """At most `limit` rows, and the cursor behind them when there are more."""
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"]))
 
 
 def _at(value: datetime | None) -> str | None:

@@ -9,7 +9,7 @@ from daemon.store.calls import decode_cursor, encode_cursor
 from daemon.store.pool import Database
 
 DAYS = 14  # older than this, nobody waits any more
-MAX_MISSED = 5_000
+MAX_MISSED = 2_000
 
 
 class MissedRepository:

@@ -15,7 +15,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.letters import DeliveryFilter
 from daemon.model.call import Direction, Result
 from daemon.model.signal import Ended
-from daemon.store.call_query import CallFilter, conditions, named_calls
+from daemon.store.call_query import CallFilter, conditions, termed_calls
 from daemon.store.calls import CallRepository
 from daemon.store.pool import Database
 from daemon.store.reports import Period, ReportRepository
@@ -76,6 +76,9 @@ async def test_history_is_found_by_the_end_of_a_number_by_a_name_and_by_who_took
     for nothing in ("осток", "%", "елкина восток", "' | '0367/", "\\", "0367/восток"):
         assert await found(search=nothing) == [], nothing
     assert await found(queue="sales") == [3.0]
+    assert await found(extension="150") == [4.0, 3.0, 2.0, 1.0]
+    assert await found(extension="15") == []
+    assert await found(extension="151", search="соф") == [2.0]
     assert await found(number="нет") == []
     assert await found(search="восток", until=datetime(1970, 1, 1, tzinfo=UTC)) == []
 
@@ -90,8 +93,10 @@ async def test_a_name_is_found_in_the_asking_tenants_calls_alone(db: Database) -
     assert await db.fetch("select * from call_words") == []  # no tenant, no words
 
 
-async def test_pages_of_a_search_by_name_join_without_a_gap(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.store.calls.NAMED_AT_ONCE", 7)
+@pytest.mark.parametrize("turns", [(7, 1), (7, 20), (3, 2), (500, 1)])
+async def test_pages_of_a_search_by_name_join_without_a_gap(db: Database, monkeypatch: pytest.MonkeyPatch, turns: tuple[int, int]) -> None:
+    monkeypatch.setattr("daemon.store.calls.TERMED_AT_ONCE", turns[0])
+    monkeypatch.setattr("daemon.store.calls.TERMED_TURNS", turns[1])
     monkeypatch.setattr("daemon.store.calls.EXPORT_PAGE", 3)
     await insert(db, *(answered(float(n), direction=Direction.OUT if n % 4 else Direction.IN) for n in range(1, 30)))
     calls, seen, cursor = CallRepository(db), [], None
@@ -124,11 +129,14 @@ async def test_history_stays_on_its_indexes_behind_the_walls(db: Database) -> No
         plan = await connection.fetch("explain select * from deliveries where enterprise_number = '0003' and call_id = $1 order by id limit 200", call)
         assert "deliveries_call" in "\n".join(row[0] for row in plan)
     async with db.tenant("0003") as connection:
-        statement, arguments = named_calls("0003", ["восток"], CallFilter(), None)
+        statement, arguments = termed_calls("0003", ["восток"], CallFilter(), None)
         plan = await connection.fetch(f"explain {statement} limit 10", *arguments)
         text = "\n".join(row[0] for row in plan)
         assert "call_words_pkey" in text, text
         assert "word >= 'восток'" in text, text
+        statement, arguments = termed_calls("0003", [], CallFilter(extension="151"), None)
+        plan = await connection.fetch(f"explain {statement} limit 10", *arguments)
+        assert "Sort" not in (text := "\n".join(row[0] for row in plan)), text
 
 
 async def test_the_words_of_a_name_follow_the_call(db: Database) -> None:
@@ -140,7 +148,7 @@ async def test_the_words_of_a_name_follow_the_call(db: Database) -> None:
     assert len((await calls.page(NUMBER, CallFilter(search="кот мар")))[0]) == 1
     await insert(db, replace(call, customer_name=None))
     async with db.tenant(NUMBER) as connection:
-        assert await connection.fetchval("select count(*) from call_words") == 0
+        assert {r["word"] for r in await connection.fetch("select word from call_words")} == {"#150", "#151"}
         await insert(db, call)
         await connection.execute("delete from calls where enterprise_number = $1", NUMBER)
         assert await connection.fetchval("select count(*) from call_words") == 0
