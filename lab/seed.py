@@ -189,7 +189,8 @@ async def _put_indexes_away(connection: asyncpg.Connection) -> list[str]:
     await connection.execute(f"alter table legs drop constraint {legs['conname']}")
     for index in indexes:
         await connection.execute(f"drop index {index['relname']}")
-    return [*(index["definition"] for index in indexes), f"alter table legs add constraint {legs['conname']} {legs['definition']}"]
+    # The definition of a partitioned table's index speaks of the table ONLY: its partitions need theirs too.
+    return [*(index["definition"].replace(" ON ONLY ", " ON ") for index in indexes), f"alter table legs add constraint {legs['conname']} {legs['definition']}"]
 
 
 def document(number: str, name: str = "Июнь") -> dict[str, object]:
