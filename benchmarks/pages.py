@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import re
 import shutil
@@ -51,7 +52,7 @@ class Timing:
 
     def at(self, share: float) -> float:
         values = sorted(self.took_ms)
-        return values[min(len(values) - 1, int(len(values) * share))]
+        return values[max(0, math.ceil(len(values) * share) - 1)]
 
 
 async def measure(data_dir: Path, rounds: int) -> None:
