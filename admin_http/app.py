@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from admin_http.api import calls, deliveries, enterprises, exports, overview, status, tokens
+from admin_http.api import calls, deliveries, enterprises, exports, overview, status, tokens, users
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.pages import static
@@ -19,7 +19,9 @@ from admin_http.views import Views
 from daemon.telemetry import metrics
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-ROUTES: tuple[Route, ...] = (*enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *exports.ROUTES, *overview.ROUTES, *tokens.ROUTES, *status.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *enterprises.ROUTES, *calls.ROUTES, *deliveries.ROUTES, *exports.ROUTES, *overview.ROUTES, *tokens.ROUTES, *status.ROUTES, *users.ROUTES,
+)  # fmt: skip
 
 # Pages load from here and nothing else; no script or style stands in a page itself.
 _PAGE_POLICY = (

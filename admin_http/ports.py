@@ -28,7 +28,8 @@ class ManagerRow(Protocol):
 
 
 class ManagerRows(Protocol):
-    """The answer of a CRM; `alarms`: what is odd about the mapping, each with a text under `detail`."""
+    """The answer of a CRM. `alarms`: what is odd about the mapping, each with `kind` (user_gone, no_extension, unmapped, unknown_phone),
+    `name`, `extension`, `calls`, and a text under `detail`."""
 
     @property
     def items(self) -> Sequence[ManagerRow]: ...

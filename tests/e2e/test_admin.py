@@ -219,6 +219,9 @@ async def test_people_are_added_shown_disabled_and_only_by_who_may(admin: Admin)
         link = re.search(r"http://[^<\"]+/setup/[\w-]+", added.text)
         assert link is not None
         assert "Вера &lt;b&gt;" in added.text
+        listed = (await browser.get("/api/users")).json()["items"]
+        assert {one["login"] for one in listed} == {"admin-of-ours", "viewer-of-ours", "vera"}
+        assert all(one["enterprise"] == OURS and "password" not in one for one in listed)
         for form in (
             {"login": "x", "role": "super-admin"},
             {"login": "x", "role": "cabinet"},

@@ -17,7 +17,11 @@ def manager(user: str, name: str, extension: str | None, remote: str | None = No
 
 
 def managers(**more: Any) -> str:
-    found = SimpleNamespace(items=[manager("19", "Анна", "150", "150"), manager("22", HOSTILE, None, "177")], alarms=[{"detail": HOSTILE}], mend_error=None)
+    found = SimpleNamespace(
+        items=[manager("19", "Анна", "150", "150"), manager("22", HOSTILE, None, "177")],
+        alarms=[{"kind": "other", "detail": HOSTILE}, {"kind": "no_extension", "name": HOSTILE, "extension": None}],
+        mend_error=None,
+    )
     context = {
         "base": "/cabinet", "problem": "", "found": found, "phones": {"150": "Приёмная", "151": "", "152": HOSTILE}, "held": {"150": "Анна"}, "done": "",
         "warning": "", "csrf": "t", "session": SimpleNamespace(role="cabinet"), "visit": SimpleNamespace(may=lambda _: False), **more,
@@ -31,6 +35,7 @@ def test_managers_choose_among_phones_with_their_owners() -> None:
     assert page.count('<option value="151">151 (свободен)</option>') == 2
     assert "177" in page
     assert "отличается" in page
+    assert "нет внутреннего номера" in page
     assert HOSTILE not in page
     assert "data-when-changed hidden" in page
 
