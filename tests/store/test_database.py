@@ -203,7 +203,8 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(db: Database) -> Non
         await r.record(a_call(), Ended(()), wake=False)
         tables = [row["relname"] for row in await db.fetch(
             "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relkind in ('r', 'p') and not c.relispartition "
-            "and a.attname = 'enterprise_number' and c.relnamespace = 'public'::regnamespace and has_table_privilege('vochid_app', c.oid, 'select')")]  # fmt: skip
+            "and a.attname = 'enterprise_number' and c.relnamespace = 'public'::regnamespace "
+            "and has_table_privilege('vochid_app', c.oid, 'select')")]  # fmt: skip
         assert len(tables) >= 9
         for tenant in ("9999", ""):
             for table in tables:
@@ -316,7 +317,7 @@ async def test_claiming_stays_on_its_index_however_long_the_queue_is(db: Databas
         async with db.tenant(NUMBER) as connection:
             await connection.execute(
                 "insert into deliveries (enterprise_number, integration, call_id, kind, key, priority, payload, due_at) "
-                "select '0367', 'retailcrm', gen_random_uuid(), 'journal', 'k' || n, 1, '{}', now() + (n || ' s')::interval "
+                "select '0367', 'retailcrm', gen_random_uuid(), 'journal', 'k' || n, 1, '{}', now() + interval '1 hour' + (n || ' s')::interval "
                 "from generate_series(1, 20000) n"
             )
         owner = await asyncpg.connect(db.url)
