@@ -8,7 +8,23 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
-from admin_http.api import calls, clicks, config_cache, deliveries, enterprises, integrations, missed, recordings, redirect, retailcrm, status, tokens, users
+from admin_http.api import (
+    calls,
+    clicks,
+    config_cache,
+    deliveries,
+    enterprises,
+    exports,
+    integrations,
+    missed,
+    overview,
+    recordings,
+    redirect,
+    retailcrm,
+    status,
+    tokens,
+    users,
+)
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.pages import static
@@ -32,6 +48,8 @@ _MODULES = (
     recordings,
     config_cache,
     deliveries,
+    exports,
+    overview,
     tokens,
     status,
     users,

@@ -11,11 +11,12 @@ from admin_http.ports import Joined
 from admin_http.visitors import Network
 from daemon.ami.link import LinkStatus
 from daemon.calls.posting import PostedCalls
+from daemon.delivery.desk import Desk
 from daemon.delivery.outbox import Outbox
 from daemon.explain import Explain
 from daemon.live import Live
 from daemon.lookup.decision import Decision
-from daemon.model.delivery import Check
+from daemon.model.delivery import Check, Kind
 from daemon.originate.service import OriginateService
 from daemon.people.service import People
 from daemon.recordings.service import Recordings
@@ -24,6 +25,7 @@ from daemon.store.glance import Glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.integration_state import IntegrationStates
 from daemon.store.missed import MissedRepository
+from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.managers import Managers
@@ -59,6 +61,11 @@ class Services:
     live_calls: Callable[[str], int]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
+    desk: Desk
+    reports: ReportRepository
+    connections: Callable[[str], Awaitable[list[dict[str, Any]]]]
+    state: Callable[[str | None], Awaitable[dict[str, Any]]]
+    kinds: Mapping[str, frozenset[Kind]]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]
     admin_token: str | None

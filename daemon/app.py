@@ -20,6 +20,7 @@ from admin_http.services import Services
 from admin_http.visitors import parse_networks
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
+from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.doctor import check_pbx
@@ -37,6 +38,7 @@ from daemon.store.glance import glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.people import PeopleRepository
+from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
@@ -46,6 +48,7 @@ from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.originate import Originating
+from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
@@ -111,6 +114,7 @@ class App:
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
+        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
         passwords = Passwords()
         self._stack.callback(passwords.close)
         self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
@@ -148,6 +152,11 @@ class App:
             close_missed=afterwards.close_missed,
             differences=afterwards.differences,
             explain=Explain(db, tenants),
+            desk=Desk(db),
+            reports=ReportRepository(db),
+            connections=overview.connections,
+            state=overview.state,
+            kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
             admin_token=settings.admin_bearer(),

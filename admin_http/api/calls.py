@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 from aiohttp_sse import sse_response
 
 from admin_http.api.routing import Ask, Route, answer, page
+from admin_http.services import Services
+from daemon.delivery.why import Reason, explain
 from daemon.errors import NotFound
-from daemon.model.call import Direction, Result
+from daemon.model.call import Direction, Result, iso
+from daemon.store.call_query import CallFilter
 
 HEARTBEAT_S = 15.0
 DIRECTIONS = tuple(map(str, Direction))
 RESULTS = tuple(map(str, Result))
 
 
-async def list_calls(ask: Ask) -> web.StreamResponse:
-    items, following = await ask.services.calls.page(
-        ask.enterprise,
+def call_filter(ask: Ask) -> CallFilter:
+    """The filters of a list of calls, from the query."""
+    return CallFilter(
         since=ask.time("from"),
         until=ask.time("to"),
         direction=ask.choice("direction", DIRECTIONS),
@@ -27,14 +33,34 @@ async def list_calls(ask: Ask) -> web.StreamResponse:
         missed=ask.flag("missed"),
         number=ask.query("number"),
         extension=ask.query("extension"),
-        cursor=ask.query("cursor"),
-        limit=ask.limit(),
+        line=ask.query("line"),
+        queue=ask.query("queue"),
+        search=ask.query("q"),
     )
-    return page(items, following)
+
+
+async def list_calls(ask: Ask) -> web.StreamResponse:
+    return page(*await ask.services.calls.page(ask.enterprise, call_filter(ask), cursor=ask.query("cursor"), limit=ask.limit()))
 
 
 async def get_call(ask: Ask) -> web.StreamResponse:
     return answer(await ask.services.calls.get(ask.enterprise, ask.part("id")))
+
+
+async def call_deliveries(ask: Ask) -> web.StreamResponse:
+    """What every CRM was told of a call and answered, and why something was not sent."""
+    call = await ask.services.calls.get(ask.enterprise, ask.part("id"))
+    told, reasons = await story(ask.services, ask.enterprise, call)
+    return answer({"items": told, "next": None, "reasons": [asdict(reason) for reason in reasons]})
+
+
+async def story(services: Services, enterprise: str, call: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Reason]]:
+    """A call's deliveries with their exchanges, and the reasons for what was and was not sent."""
+    told = await services.desk.of_call(enterprise, call["id"])
+    tenancy = services.tenants.get(enterprise)
+    if tenancy is None:
+        return told, []
+    return told, explain(call, tenancy.enterprise.paused, tenancy.integrations, services.kinds, told)
 
 
 async def list_logs(ask: Ask) -> web.StreamResponse:
@@ -48,6 +74,16 @@ async def list_logs(ask: Ask) -> web.StreamResponse:
         limit=limit,
     )
     return page(items, items[-1]["id"] if len(items) == limit else None)
+
+
+async def now(ask: Ask) -> web.StreamResponse:
+    """What the live board begins with, and begins anew with after its stream was cut."""
+    tenancy = ask.services.tenants.get(ask.enterprise)
+    if tenancy is None:
+        raise NotFound(f"there is no enterprise {ask.enterprise}")
+    phones = [{"number": phone.number, "owner": phone.owner} for phone in tenancy.enterprise.internal_phones]
+    pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
+    return answer({"calls": await ask.services.calls.live(ask.enterprise), "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
 
 
 async def live(ask: Ask) -> web.StreamResponse:
@@ -66,24 +102,29 @@ async def live(ask: Ask) -> web.StreamResponse:
 
 
 _ONE = "/api/enterprises/{n}"
-_CALL_FILTERS = (
+CALL_FILTERS = (
     ("from", "started at or after, with offset"),
     ("to", "started before, with offset"),
     ("direction", "in, out or internal"),
     ("result", "the call's result"),
     ("missed", "true or false"),
-    ("number", "the customer's number, or its last nine digits"),
+    ("number", "the customer's number, or its end"),
     ("extension", "who rang, answered, talked or called"),
+    ("line", "our external number"),
+    ("queue", "the queue's name"),
+    ("q", "the end of a number (3 digits or more), or beginnings of words of the customer's name"),
     ("limit", "at most 500"),
     ("cursor", "`next` of the page before"),
 )
 
 ROUTES = (
-    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=_CALL_FILTERS),
+    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=CALL_FILTERS),
     Route("GET", _ONE + "/calls/{id}", get_call, "One call"),
+    Route("GET", _ONE + "/calls/{id}/deliveries", call_deliveries, "What every CRM was told of a call and answered; why something was not sent"),
     Route(
         "GET", _ONE + "/logs", list_logs, "What was said to CRMs, newest first",
         query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")),
     ),
+    Route("GET", _ONE + "/live/now", now, "Calls that live, extensions, PBXs: what the live board begins with"),
     Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery"),
 )  # fmt: skip

@@ -48,7 +48,10 @@ class Ask:
 
     def query(self, name: str) -> str | None:
         """A query parameter; empty counts as absent."""
-        return self.request.query.get(name) or None
+        text = self.request.query.get(name) or None
+        if text is not None and "\0" in text:
+            raise VochidError(f"{name} has a NUL in it", code="bad_parameter", field=name)
+        return text
 
     def limit(self) -> int:
         """`limit`, 1 to 500."""

@@ -21,8 +21,15 @@ class Item:
 MENU = (
     Item(N_("Enterprises"), "/enterprises", "building", Role.SUPER),
     Item(N_("Overview"), "/e/{n}", "home"),
+    Item(N_("Live"), "/e/{n}/live", "activity"),
+    Item(N_("Calls"), "/e/{n}/calls", "phone"),
+    Item(N_("Missed calls"), "/e/{n}/missed", "missed"),
+    Item(N_("Deliveries"), "/e/{n}/deliveries", "send"),
+    Item(N_("Reports"), "/e/{n}/reports", "chart"),
     Item(N_("Integrations"), "/e/{n}/integrations", "plug"),
     Item(N_("Settings"), "/e/{n}/settings", "sliders"),
+    Item(N_("Status"), "/e/{n}/status", "heart"),
+    Item(N_("Nodes"), "/nodes", "activity", Role.SUPER),
     Item(N_("People"), "/people", "people", Role.ADMIN),
     Item(N_("Changes"), "/audit", "scroll", Role.ADMIN),
 )

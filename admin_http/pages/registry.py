@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from admin_http.pages import account, audit, cabinet, enterprises, entry, integrations, pbx, people, settings
+from admin_http.pages import (
+    account,
+    audit,
+    cabinet,
+    calls,
+    deliveries,
+    enterprises,
+    entry,
+    integrations,
+    live,
+    missed,
+    pbx,
+    people,
+    reports,
+    settings,
+    status,
+)  # fmt: skip
 from admin_http.pages.routing import Page
 
 PAGES: tuple[Page, ...] = (
@@ -11,6 +27,12 @@ PAGES: tuple[Page, ...] = (
     *people.PAGES,
     *audit.PAGES,
     *enterprises.PAGES,
+    *live.PAGES,
+    *calls.PAGES,
+    *missed.PAGES,
+    *deliveries.PAGES,
+    *reports.PAGES,
+    *status.PAGES,
     *pbx.PAGES,
     *settings.PAGES,
     *integrations.PAGES,

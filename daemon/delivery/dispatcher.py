@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from daemon.delivery.health import Breaker, Health
+from daemon.delivery.health import Breaker, Health, HealthView
 from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
@@ -80,6 +80,11 @@ class Dispatcher:
         if not worker.running:
             worker.running = True
             self._supervisor.job("/".join(key), self._work(key, worker))
+
+    def health(self, enterprise: str) -> dict[str, HealthView]:
+        """By integration, as this process knows it: one that had nothing to deliver yet is not there."""
+        now = time.monotonic()
+        return {key[1]: w.health.view(now, len(w.in_flight), w.needs_reauth) for key, w in self._workers.items() if key[0] == enterprise}
 
     def settings_changed(self, enterprises: set[str]) -> None:
         """New settings may have cured a connection."""

@@ -21,6 +21,18 @@ class Breaker(StrEnum):
     HALF_OPEN = "half_open"
 
 
+@dataclass(frozen=True, slots=True)
+class HealthView:
+    """A connection's health at one moment: tries and failures of the last five minutes, seconds until something may be sent again."""
+
+    breaker: Breaker
+    tries: int
+    failed: int
+    wait_s: float
+    in_flight: int = 0
+    needs_reauth: bool = False
+
+
 @dataclass(slots=True)
 class Health:
     """Opens when 70 % of at least 10 tries within 5 minutes failed; lets one probe through after 30 s, then after twice as
@@ -48,6 +60,11 @@ class Health:
                 return 0
             case Breaker.HALF_OPEN:
                 return 0 if self._probing else 1
+
+    def view(self, now: float, in_flight: int, needs_reauth: bool) -> HealthView:
+        """What a person sees of it."""
+        recent = [failed for at, failed in self._tries if at >= now - WINDOW_S]
+        return HealthView(self.state(now), len(recent), sum(recent), round(self.wait_s(now), 1), in_flight, needs_reauth)
 
     def begin(self, now: float) -> None:
         """A request goes out."""

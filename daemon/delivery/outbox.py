@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.delivery.letters import DeliveryFilter
 from daemon.delivery.verdict import Verdict
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import Call, iso
@@ -13,6 +14,9 @@ from daemon.model.delivery import Delivery, Exchange, Kind
 from daemon.store.pool import Database
 
 OPEN_STATES = ("waiting", "dead")
+MAX_AT_ONCE = 5_000
+RETRY = "state = 'waiting', due_at = now(), expires_at = null, finished_at = null, attempts = case state when 'dead' then 0 else attempts end"
+DISCARD = "state = 'discarded', finished_at = now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,41 +99,59 @@ class Outbox:
 
     # -- for people ------------------------------------------------------------------------------------------------------
 
-    async def list(
-        self, enterprise: str, *, state: str | None = None, integration: str | None = None, before: int | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
+    async def page(self, enterprise: str, asked: DeliveryFilter, *, before: int | None = None, limit: int = 100) -> Sequence[dict[str, Any]]:
         """Newest first; `before` is the last id seen."""
+        where, arguments = asked.conditions(enterprise)
+        if before is not None:
+            arguments.append(before)
+            where.append(f"id < ${len(arguments)}")
         async with self._db.tenant(enterprise) as connection:
             rows = await connection.fetch(
-                "select * from deliveries where enterprise_number = $1 and ($2::text is null or state = $2) "
-                "and ($3::text is null or integration = $3) and ($4::bigint is null or id < $4) order by id desc limit $5",
-                enterprise, state, integration, before, limit,
-            )  # fmt: skip
-        return [_shown(row) for row in rows]
+                f"select * from deliveries where {' and '.join(where)} order by id desc limit ${len(arguments) + 1}", *arguments, limit
+            )
+        return [shown(row) for row in rows]
+
+    async def list(
+        self, enterprise: str, *, state: str | None = None, integration: str | None = None, before: int | None = None, limit: int = 100
+    ) -> Sequence[dict[str, Any]]:
+        """As page, by the two filters that commands know."""
+        return await self.page(enterprise, DeliveryFilter(state=state, integration=integration), before=before, limit=limit)
 
     async def retry(self, enterprise: str, delivery_id: int) -> dict[str, Any]:
         """Makes a waiting or dead delivery due now. Raises NotFound, or VochidError for one that is past that."""
-        return await self._change(
-            enterprise, delivery_id, OPEN_STATES,
-            "update deliveries set state = 'waiting', due_at = now(), expires_at = null, finished_at = null, "
-            "attempts = case state when 'dead' then 0 else attempts end where id = $1 returning *",
-        )  # fmt: skip
+        return await self._change(enterprise, delivery_id, RETRY)
 
     async def discard(self, enterprise: str, delivery_id: int) -> dict[str, Any]:
         """Gives a waiting or dead delivery up for good."""
-        return await self._change(
-            enterprise, delivery_id, OPEN_STATES,
-            "update deliveries set state = 'discarded', finished_at = now() where id = $1 returning *",
-        )  # fmt: skip
+        return await self._change(enterprise, delivery_id, DISCARD)
 
-    async def _change(self, enterprise: str, delivery_id: int, allowed: tuple[str, ...], statement: str) -> dict[str, Any]:
+    async def change_many(self, enterprise: str, asked: DeliveryFilter, *, retry: bool) -> tuple[int, int, set[str]]:
+        """Retries, or else discards, the waiting and dead ones among those asked for, oldest first and at most MAX_AT_ONCE.
+
+        Gives how many were changed, how many are left to be, and the integrations to wake.
+        """
+        where, arguments = asked.conditions(enterprise)
+        where.append("state in ('waiting', 'dead')")
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                f"with picked as (select id from deliveries where {' and '.join(where)} order by id limit {MAX_AT_ONCE} for update skip locked) "
+                f"update deliveries set {RETRY if retry else DISCARD} where id in (select id from picked) returning integration",
+                *arguments,
+            )
+            left = 0
+            if len(rows) == MAX_AT_ONCE:
+                done = " and due_at > now()" if retry else ""  # what was retried is still waiting, but due
+                left = await connection.fetchval(f"select count(*) from deliveries where {' and '.join(where)}{done}", *arguments)
+        return len(rows), left, {row["integration"] for row in rows}
+
+    async def _change(self, enterprise: str, delivery_id: int, change: str) -> dict[str, Any]:
         async with self._db.tenant(enterprise) as connection:
             state = await connection.fetchval("select state from deliveries where id = $1 for update", delivery_id)
             if state is None:
                 raise NotFound(f"there is no delivery {delivery_id}")
-            if state not in allowed:
-                raise VochidError(f"delivery {delivery_id} is {state}: only {' and '.join(allowed)} ones can be changed", code="wrong_state")
-            return _shown(await connection.fetchrow(statement, delivery_id))
+            if state not in OPEN_STATES:
+                raise VochidError(f"delivery {delivery_id} is {state}: only {' and '.join(OPEN_STATES)} ones can be changed", code="wrong_state")
+            return shown(await connection.fetchrow(f"update deliveries set {change} where id = $1 returning *", delivery_id))
 
 
 def _delivery(row: Any) -> Delivery:
@@ -138,7 +160,8 @@ def _delivery(row: Any) -> Delivery:
     return Delivery(row["id"], Kind(row["kind"]), call, payload, row["attempts"], row["memory"] or {})
 
 
-def _shown(row: Any) -> dict[str, Any]:
+def shown(row: Any) -> dict[str, Any]:
+    """A row as people see it."""
     payload = {key: value for key, value in row["payload"].items() if key != "call"}
     return {
         "id": row["id"],

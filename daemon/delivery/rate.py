@@ -28,6 +28,10 @@ class AccountLimiter:
             taken.popleft()
         return place - now
 
+    def used(self, now: float) -> dict[str, tuple[int, Rate]]:
+        """Places taken within each bucket's window, those reserved for later too, and the bucket's rate."""
+        return {bucket: (sum(place > now - rate.period_s for place in self._taken[bucket]), rate) for bucket, rate in self._rates.items()}
+
     def give_back(self, bucket: str) -> None:
         """Returns the place taken last."""
         self._taken[bucket].pop()

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
+from daemon.store.call_query import CallFilter, conditions, termed_calls
 from daemon.store.pool import Connection, Database
+
+EVERYTHING = CallFilter()
+EXPORT_PAGE = 1_000
+TERMED_AT_ONCE = 500  # calls found by a name or an extension that are looked through together, and how often for one page
+TERMED_TURNS = 20
 
 
 def encode_cursor(started_at: datetime, call_id: str) -> str:
@@ -33,37 +40,73 @@ class CallRepository:
         self._db = db
 
     async def page(
-        self,
-        enterprise: str,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        direction: str | None = None,
-        result: str | None = None,
-        missed: bool | None = None,
-        number: str | None = None,
-        extension: str | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
+        self, enterprise: str, asked: CallFilter = EVERYTHING, *, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """A page, newest first, without legs' details left out; and the cursor of the next page."""
-        after = decode_cursor(cursor) if cursor else (None, None)
+        """A page, newest first, with legs; and the cursor of the next page, None at the end.
+
+        A search by name or extension may give less than `limit` and go on nevertheless.
+        """
+        place = decode_cursor(cursor) if cursor else None
         async with self._db.tenant(enterprise) as connection:
-            rows = await connection.fetch(
-                """select * from calls where enterprise_number = $1
-                     and ($2::timestamptz is null or started_at >= $2) and ($3::timestamptz is null or started_at < $3)
-                     and ($4::text is null or direction = $4) and ($5::text is null or result = $5)
-                     and ($6::boolean is null or missed = $6)
-                     and ($7::text is null or customer_number = $7 or right(customer_number, 9) = right($7, 9))
-                     and ($8::text is null or answered_by = $8 or last_talked = $8 or initiator = $8 or $8 = any (rang))
-                     and ($9::timestamptz is null or (started_at, id) < ($9, $10::uuid))
-                   order by started_at desc, id desc limit $11""",
-                enterprise, since, until, direction, result, missed, number, extension, *after, limit + 1,
-            )  # fmt: skip
-            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows[:limit]])
-        items = [call_json(row, legs.get(row["id"], [])) for row in rows[:limit]]
-        following = encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"])) if len(rows) > limit else None
-        return items, following
+            rows, following = await self._find(connection, enterprise, asked, place, limit)
+            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows])
+        return [call_json(row, legs.get(row["id"], [])) for row in rows], following
+
+    async def each(self, enterprise: str, asked: CallFilter, most: int) -> AsyncIterator[dict[str, Any]]:
+        """Calls one after the other, newest first, without legs, at most `most`: a transaction per EXPORT_PAGE, however slow the reader is."""
+        place: tuple[datetime, uuid.UUID] | None = None
+        while most > 0:
+            async with self._db.tenant(enterprise) as connection:
+                rows, following = await self._find(connection, enterprise, asked, place, min(most, EXPORT_PAGE))
+            for row in rows:
+                yield call_json(row, [])
+            most -= len(rows)
+            if following is None:
+                return
+            place = decode_cursor(following)
+
+    async def _find(
+        self, connection: Any, enterprise: str, asked: CallFilter, place: tuple[datetime, uuid.UUID] | None, limit: int
+    ) -> tuple[list[Any], str | None]:
+        if asked.name is None and asked.extension is None:
+            return _cut(await self._rows(connection, enterprise, asked, limit + 1, place=place), limit)
+        words = [row["word"] for row in await connection.fetch("select word from words_of($1) as word", asked.name or "")]
+        if asked.name is not None and not words:
+            return [], None
+        found: list[Any] = []
+        for _ in range(TERMED_TURNS):
+            statement, arguments = termed_calls(enterprise, words, asked, place)
+            termed = await connection.fetch(f"{statement} limit {TERMED_AT_ONCE}", *arguments)
+            found += await self._rows(connection, enterprise, asked, limit + 1 - len(found), ids=[row["id"] for row in termed])
+            if len(found) > limit or len(termed) < TERMED_AT_ONCE:
+                return _cut(found, limit)
+            place = (termed[-1]["started_at"], termed[-1]["id"])
+        assert place is not None
+        return found, encode_cursor(place[0], str(place[1]))
+
+    async def _rows(
+        self,
+        connection: Any,
+        enterprise: str,
+        asked: CallFilter,
+        count: int,
+        *,
+        place: tuple[datetime, uuid.UUID] | None = None,
+        ids: list[uuid.UUID] | None = None,
+    ) -> list[Any]:
+        """The newest `count` that fit: after `place`, or of these ids."""
+        where, arguments = conditions(enterprise, asked)
+        if ids is not None:
+            where.append(f"id = any (${len(arguments) + 1}::uuid[])")
+            arguments.append(ids)
+        if place is not None:
+            where.append(f"(started_at, id) < (${len(arguments) + 1}::timestamptz, ${len(arguments) + 2}::uuid)")
+            arguments.extend(place)
+        return list(
+            await connection.fetch(
+                f"select * from calls where {' and '.join(where)} order by started_at desc, id desc limit ${len(arguments) + 1}", *arguments, count
+            )  # the text comes from `conditions` and from here, what was asked is in the arguments
+        )
 
     async def get(self, enterprise: str, call_id: str) -> dict[str, Any]:
         """One call. Raises NotFound."""
@@ -89,6 +132,17 @@ class CallRepository:
             rows = await connection.fetch(
                 "select * from calls where enterprise_number = $1 and pbx = $2 and ended_at is null order by started_at", enterprise, pbx
             )
+            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows])
+        return [call_json(row, legs.get(row["id"], [])) for row in rows]
+
+    async def live(self, enterprise: str, limit: int = 500) -> list[dict[str, Any]]:
+        """Calls of all its PBXs that have no end yet, newest first. What began over a day ago is not live: nobody saw it end."""
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                "select * from calls where enterprise_number = $1 and ended_at is null and started_at > now() - interval '1 day' "
+                "order by started_at desc limit $2",
+                enterprise, limit,
+            )  # fmt: skip
             legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows])
         return [call_json(row, legs.get(row["id"], [])) for row in rows]
 
@@ -132,6 +186,13 @@ class CallRepository:
         for row in rows:
             found.setdefault(row["call_id"], []).append(row)
         return found
+
+
+def _cut(rows: list[Any], limit: int) -> tuple[list[Any], str | None]:
+    """At most `limit` rows, and the cursor behind them when there are more."""
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], encode_cursor(rows[limit - 1]["started_at"], str(rows[limit - 1]["id"]))
 
 
 def _at(value: datetime | None) -> str | None:

@@ -186,6 +186,11 @@ class SettingsCache:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, due - time.monotonic()))
 
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since all were read last."""
+        return None if self._loaded_at is None else round(time.monotonic() - self._loaded_at, 1)
+
     def report(self) -> None:
         """Hands the counts to the metrics; reads themselves stay free of them."""
         for result, count in self._reads.items():
@@ -195,5 +200,5 @@ class SettingsCache:
         self._reads.clear()
         self._notified.clear()
         metrics.SETTINGS_SIZE.set(len(self._tenants))
-        if self._loaded_at is not None:
-            metrics.SETTINGS_AGE.set(time.monotonic() - self._loaded_at)
+        if (age_s := self.age_s) is not None:
+            metrics.SETTINGS_AGE.set(age_s)

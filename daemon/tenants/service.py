@@ -82,6 +82,11 @@ class Tenants:
             await self._db.fetch("select pg_notify($1, said) from unnest($2::text[]) as said", CHANNEL, said)
         return number is None or number in self.all()
 
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since all settings were read last."""
+        return self._cache.age_s
+
     def report(self) -> None:
         """Hands what the cache counted to the metrics."""
         self._cache.report()

@@ -202,6 +202,14 @@ class Crm:
         waits = planned.with_recordings and call.recordings and self.recordings is not None and self.recordings.has_source(call.enterprise, call.pbx)
         return WAIT_S if waits else 0.0
 
+    def rates(self, enterprise: str, integration: str) -> tuple[str, list[dict[str, Any]]]:
+        """The connection's CRM account, and how much of its limits is used now, by all enterprises that share it."""
+        port = self.port(enterprise, integration)
+        limiter = self.limiters.get(port.account) if port is not None else None
+        used = limiter.used(time.monotonic()) if limiter is not None else {}
+        rows = [{"bucket": bucket, "used": count, "count": rate.count, "period_s": rate.period_s} for bucket, (count, rate) in used.items()]
+        return (port.account if port is not None else ""), rows
+
     async def check(self, enterprise: str, integration: str, sent: Any | None) -> Sequence[Check]:
         """Tests the settings that are stored, or those that were sent."""
         document, _ = await self._tenants.document(enterprise, sealed=True)
