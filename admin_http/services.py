@@ -17,6 +17,7 @@ from daemon.explain import Explain
 from daemon.live import Live
 from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check, Kind
+from daemon.model.device import DeviceState
 from daemon.originate.service import OriginateService
 from daemon.people.service import People
 from daemon.recordings.service import Recordings
@@ -59,6 +60,7 @@ class Services:
     glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
+    device: Callable[[str, str], DeviceState]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     desk: Desk

@@ -47,6 +47,7 @@ from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.asks import PbxAsks
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
+from daemon.wiring.lookup import PbxPresence
 from daemon.wiring.originate import Originating
 from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
@@ -110,6 +111,7 @@ class App:
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
         statuses = UserStatuses(db)
+        presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -165,6 +167,7 @@ class App:
             started_at=time.time(),
             base_url=settings.base_url,
             trusted_proxies=parse_networks(settings.networks("trusted_proxies")),
+            device=lambda enterprise, extension: presence.at(enterprise, "", "").state(extension),
             live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
         )
         await self._listen(make_operator(services), settings.metrics)

@@ -81,7 +81,10 @@ async def now(ask: Ask) -> web.StreamResponse:
     tenancy = ask.services.tenants.get(ask.enterprise)
     if tenancy is None:
         raise NotFound(f"there is no enterprise {ask.enterprise}")
-    phones = [{"number": phone.number, "owner": phone.owner} for phone in tenancy.enterprise.internal_phones]
+    device = ask.services.device
+    phones = [
+        {"number": phone.number, "owner": phone.owner, "device": str(device(ask.enterprise, phone.number))} for phone in tenancy.enterprise.internal_phones
+    ]
     pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
     return answer({"calls": await ask.services.calls.live(ask.enterprise), "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
 

@@ -12,7 +12,8 @@ from admin_http.texts import N_
 
 WORDS = {
     "unknown": N_("Number withheld"), "empty_waiting": N_("Nobody waits"), "empty_ringing": N_("Nothing rings"), "empty_talking": N_("Nobody talks"),
-    "free": N_("free"), "ringing": N_("rings"), "talking": N_("talks"), "line": N_("Line"), "queue": N_("Queue"), "menu": N_("in the menu"),
+    "free": N_("free"), "away": N_("not connected"), "ringing": N_("rings"),
+    "talking": N_("talks"), "line": N_("Line"), "queue": N_("Queue"), "menu": N_("in the menu"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 const board = document.getElementById("board"), number = board.dataset.number;
 const { words, lines } = JSON.parse(document.getElementById("island").textContent);
 const LANES = ["waiting", "ringing", "talking"];
-const LATE_S = 30, SHOW_ENDED_MS = 6000, SILENT_MS = 45_000;
+const LATE_S = 30, SHOW_ENDED_MS = 6000, SILENT_MS = 45_000, LOOK_AGAIN_MS = 30_000;
 const calls = new Map(), phones = new Map(), pbxs = new Map();
 let skew = 0, heard = Date.now(), buffered = null, drawing = false;
 
@@ -30,7 +30,7 @@ function laneOf(call) {
 }
 
 function stateOf(phone) {
-  let state = "free", call = null;
+  let state = phones.get(phone)?.device === "away" ? "away" : "free", call = null;
   for (const one of calls.values()) {
     if (one.ended_at) continue;
     for (const leg of one.legs) {
@@ -51,7 +51,7 @@ function fill(card, call) {
   card.querySelector("strong").textContent = party(call);
   const who = call.ended_at ? words.results[call.result]?.[0] ?? ""
     : call.answered_at ? (call.last_talked ?? call.answered_by ?? "") : ours(call).filter(rings).map((leg) => leg.number).join(", ") || (call.queue ? "" : words.menu);
-  const owner = phones.get(who);
+  const owner = phones.get(who)?.owner;
   const told = [words.directions[call.direction], call.line ? lines[call.line] || phone(call.line) : "", call.queue ? `${words.queue} ${call.queue}` : ""];
   card.querySelector("small").replaceChildren(element("b", "", owner ? `${who} ${owner}` : who), `${who ? " · " : ""}${told.filter(Boolean).join(" · ")}`);
 }
@@ -84,7 +84,7 @@ function drawCalls() {
 function drawPhones() {
   const home = document.getElementById("extensions");
   document.getElementById("no-extensions").hidden = phones.size > 0;
-  for (const [phone, owner] of phones) {
+  for (const [phone, { owner }] of phones) {
     let tile = home.querySelector(`[data-phone="${CSS.escape(phone)}"]`);
     if (!tile) {
       tile = element("div");
@@ -114,7 +114,7 @@ function drawTimes() {
 }
 
 function drawPbxs() {
-  const down = [...pbxs].filter(([, state]) => state !== "ready").map(([name]) => name);
+  const down = [...pbxs].filter(([, state]) => state !== "ready" && state !== "up").map(([name]) => name);
   document.getElementById("pbx-down").hidden = !down.length;
   document.getElementById("pbx-names").textContent = down.join(", ");
 }
@@ -162,7 +162,7 @@ async function begin() {
     phones.clear();
     pbxs.clear();
     fresh.calls.forEach((call) => calls.set(call.id, call));
-    fresh.extensions.forEach((phone) => phones.set(phone.number, phone.owner));
+    fresh.extensions.forEach((phone) => phones.set(phone.number, phone));
     fresh.pbxs.forEach((pbx) => pbxs.set(pbx.id, pbx.state));
     buffered.forEach(take);
     board.setAttribute("aria-busy", "false");
@@ -189,9 +189,10 @@ stream.addEventListener("pbx", (event) => {
   heard = Date.now();
   const pbx = JSON.parse(event.data);
   pbxs.set(pbx.id, pbx.state);
-  if (pbx.state === "ready") begin();
+  if (pbx.state === "up") begin();
   draw();
 });
 setInterval(drawTimes, 1000);
+setInterval(() => document.hidden || buffered || stream.readyState !== EventSource.OPEN || begin(), LOOK_AGAIN_MS); // which phones can be reached
 // A browser that slept is told late that its stream is gone.
 document.addEventListener("visibilitychange", () => document.hidden || Date.now() - heard < SILENT_MS || begin());
