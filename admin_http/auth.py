@@ -54,7 +54,7 @@ async def find_principal(request: web.Request, services: Services) -> Principal 
 
     Raises Unauthorized for a token that opens nothing, Forbidden for a change with a session but without its CSRF token.
     """
-    if "Authorization" in request.headers:
+    if request.headers.get("Authorization"):
         return await _by_token(request, services)
     session = await person_session(request, services)
     if session is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -44,9 +45,9 @@ def _named(url: str, name: str) -> str:
     return url.replace("/vochid?", f"/{name}?")
 
 
-@pytest.fixture
-async def database_url(cluster: str) -> AsyncIterator[str]:
-    """A fresh, migrated database."""
+@asynccontextmanager
+async def fresh_database(cluster: str) -> AsyncIterator[str]:
+    """A fresh, migrated database; gives its owner's URL."""
     name = f"t{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(_named(cluster, "template1"))
     try:
@@ -55,6 +56,13 @@ async def database_url(cluster: str) -> AsyncIterator[str]:
         await admin.execute(f"drop database {name} with (force)")
     finally:
         await admin.close()
+
+
+@pytest.fixture
+async def database_url(cluster: str) -> AsyncIterator[str]:
+    """A fresh, migrated database."""
+    async with fresh_database(cluster) as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lab.crm.retailcrm import RetailCrmSandbox
 from lab.fakepbx import FakePbx
 from lab.office import LINES, PHONES
 from lab.run import DaemonProcess, short_directory
+from tests.conftest import fresh_database
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 NUMBER = "0367"
@@ -70,14 +72,27 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    crm, pbx, daemon = RetailCrmSandbox(codes=PHONES), FakePbx(), DaemonProcess(short_directory("vochid-e2e-"))
+async def house(cluster: str) -> AsyncIterator[House]:
+    """On a fresh database of the test run's server: a server of its own costs seconds each time."""
+    async with fresh_database(cluster) as url, _house(DaemonProcess(short_directory("vochid-e2e-"), extra={"VOCHID_DATABASE_URL": url})) as built:
+        yield built
+
+
+@pytest.fixture
+async def embedded_house() -> AsyncIterator[House]:
+    """As an installation has it: the daemon runs its own PostgreSQL."""
+    async with _house(DaemonProcess(short_directory("vochid-e2e-"))) as built:
+        yield built
+
+
+@asynccontextmanager
+async def _house(daemon: DaemonProcess) -> AsyncIterator[House]:
+    crm, pbx = RetailCrmSandbox(codes=PHONES), FakePbx()
     await crm.start()
     await pbx.start()
     try:
         await daemon.start()
-        built = House(daemon, pbx, crm)
-        yield built
+        yield House(daemon, pbx, crm)
     finally:
         await daemon.stop()
         await pbx.stop()

@@ -88,6 +88,11 @@ def one_house() -> Any:
     loop.close()
 
 
+def test_no_two_routes_stand_in_one_place() -> None:
+    places = [(route.method, path) for route in ROUTES for path in route.paths]
+    assert len(places) == len(set(places))
+
+
 async def test_every_route_wants_a_token_and_tells_a_stranger_nothing(one_house: House) -> None:
     async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.http}", trust_env=False) as stranger:
         for method, written in [(route.method, path) for route in ROUTES for path in route.paths]:

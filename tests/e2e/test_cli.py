@@ -19,6 +19,12 @@ ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests/golden"
 
 
+@pytest.fixture
+def house(embedded_house: House) -> House:
+    """Commands join the server that the daemon runs."""
+    return embedded_house
+
+
 def vochid(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "daemon", *arguments], env={**os.environ, **environment}, capture_output=True, text=True, timeout=90, check=False

@@ -21,27 +21,27 @@ async def told_once(house: House, expected: int) -> None:
     assert set(house.crm.journal) == ended
 
 
-async def test_kill_9_in_mid_delivery_loses_and_doubles_nothing(house: House) -> None:
+async def test_kill_9_in_mid_delivery_loses_and_doubles_nothing(embedded_house: House) -> None:
     rng = random.Random(7)
-    house.crm.switches.latency_s = 0.15
-    await house.daemon.put(house.document)
-    await house.linked()
+    embedded_house.crm.switches.latency_s = 0.15
+    await embedded_house.daemon.put(embedded_house.document)
+    await embedded_house.linked()
     for round_ in range(3):
-        await house.play(*CALLS, speed=60)
+        await embedded_house.play(*CALLS, speed=60)
         await asyncio.sleep(rng.uniform(0.05, 0.6))
-        await house.daemon.kill()
-        house.pbx.connected.clear()
-        house.pbx.boot = ("2026-11-21", f"08:00:0{round_ + 1}")
-        await house.daemon.start()
-        await house.linked()
-    async with house.daemon.client() as api:
+        await embedded_house.daemon.kill()
+        embedded_house.pbx.connected.clear()
+        embedded_house.pbx.boot = ("2026-11-21", f"08:00:0{round_ + 1}")
+        await embedded_house.daemon.start()
+        await embedded_house.linked()
+    async with embedded_house.daemon.client() as api:
         calls = (await api.get(f"/api/enterprises/{NUMBER}/calls?limit=500")).json()["items"]
     ended = [call for call in calls if call["ended_at"]]
     assert len(ended) >= 6
-    await told_once(house, len(ended))
+    await told_once(embedded_house, len(ended))
     # Every entry the CRM took is there once: what was sent again it recognised by its externalId.
-    sent = [external_id for upload in house.crm.uploads for external_id in upload.data]
-    assert len(sent) - len(set(sent)) == house.crm.duplicates
+    sent = [external_id for upload in embedded_house.crm.uploads for external_id in upload.data]
+    assert len(sent) - len(set(sent)) == embedded_house.crm.duplicates
 
 
 async def test_a_crm_that_is_down_for_a_while_hears_everything_later(house: House) -> None:
@@ -163,17 +163,17 @@ async def test_a_call_that_ends_while_the_daemon_is_dead_is_told_all_the_same(ho
     assert next(iter(house.crm.journal.values()))["result"] == "answered"
 
 
-async def test_a_call_that_outlives_the_daemon_goes_on_under_its_id_and_is_told_once(house: House) -> None:
-    house.pbx.send(await killed_in_mid_call(house, goes_on=True))
-    await house.journaled(1)
+async def test_a_call_that_outlives_the_daemon_goes_on_under_its_id_and_is_told_once(embedded_house: House) -> None:
+    embedded_house.pbx.send(await killed_in_mid_call(embedded_house, goes_on=True))
+    await embedded_house.journaled(1)
     await asyncio.sleep(1.5)
-    async with house.daemon.client() as api:
+    async with embedded_house.daemon.client() as api:
         [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
     assert (call["result"], call["gap"], call["answered_by"], call["customer_number"]) == ("answered", True, "150", "+375296254070")
     assert call["talk_seconds"] > 1
     assert len(call["legs"]) == 2
-    assert list(house.crm.journal) == [call["id"]]
-    assert len(house.crm.popups("in")) == 1
+    assert list(embedded_house.crm.journal) == [call["id"]]
+    assert len(embedded_house.crm.popups("in")) == 1
 
 
 async def test_a_paused_enterprise_is_left_alone_and_resumes(house: House) -> None:
@@ -191,14 +191,14 @@ async def test_a_paused_enterprise_is_left_alone_and_resumes(house: House) -> No
     await house.journaled(1)
 
 
-async def test_an_orderly_stop_tells_what_it_knows_and_a_start_goes_on(house: House) -> None:
-    await house.daemon.put(house.document)
-    await house.linked()
-    await house.play("inbound-answered", speed=60)
-    await house.daemon.stop(keep=True)
-    house.pbx.connected.clear()
-    await house.daemon.start()
-    await told_once(house, 1)
+async def test_an_orderly_stop_tells_what_it_knows_and_a_start_goes_on(embedded_house: House) -> None:
+    await embedded_house.daemon.put(embedded_house.document)
+    await embedded_house.linked()
+    await embedded_house.play("inbound-answered", speed=60)
+    await embedded_house.daemon.stop(keep=True)
+    embedded_house.pbx.connected.clear()
+    await embedded_house.daemon.start()
+    await told_once(embedded_house, 1)
 
 
 async def test_a_server_of_ones_own_is_used_like_the_embedded_one(house: House, database_url: str) -> None:

@@ -54,7 +54,7 @@ async def test_calls_are_searched_told_of_and_taken_away_as_a_table(house: House
     [connection] = (await api.get(f"{ONE}/connections")).json()["items"]
     assert (connection["breaker"], connection["state"], connection["failed"]) == ("closed", "ok", 0)
     assert connection["rates"][0]["count"] > 0
-    bundle = await api.get(f"{ONE}/diagnostics")
+    bundle = await api.get(f"{ONE}/diagnostics.zip")
     with zipfile.ZipFile(io.BytesIO(bundle.content)) as parts:
         text = "".join(parts.read(name).decode() for name in parts.namelist())
         assert {"status.json", "settings.json", "dead.json", "errors.json", "metrics.txt"} <= set(parts.namelist())

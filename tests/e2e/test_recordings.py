@@ -13,7 +13,6 @@ import asyncpg
 import httpx
 import pytest
 
-from daemon.store.embedded import EmbeddedPostgres
 from tests.e2e.conftest import NUMBER, House
 from tests.e2e.test_api import is_problem
 
@@ -34,7 +33,7 @@ def with_recordings(document: dict[str, Any], recordings: dict[str, Any]) -> dic
 async def a_call(house: House, *names: str, ended_s_ago: float | None = 60) -> str:
     """A stored call with these recordings."""
     call_id, now = str(uuid.uuid4()), time.time()
-    url = EmbeddedPostgres(house.daemon.data_dir).url
+    url = house.daemon.extra["VOCHID_DATABASE_URL"]
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(
