@@ -1,78 +1,77 @@
-"""`make demo`: a real PBX, a CRM, the daemon, and calls between them."""
+"""`make demo`: a real PBX, a CRM, the daemon, and calls between them. What is played stands in demo_steps.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lab.asterisk import LabUnavailable, ensure_root
 from lab.crm.retailcrm import RetailCrmSandbox
+from lab.demo_steps import Demo, Player, play_all
 from lab.fakepbx import FakePbx
-from lab.office import LINES, PHONES, REPOSITORY, Office, free_port
+from lab.office import LINES, PHONES, Office, free_port
 from lab.record import stage
 from lab.run import DaemonProcess, short_directory
-from lab.scenarios import SCENARIOS, Stage
+from lab.stage import GROUP, ONE_PHONE, Stage
 
-PROGRAMME = (
-    "inbound-answered", "ring-group", "cyrillic-name", "inbound-cancelled", "queue-linear", "voicemail", "outbound-answered", "outbound-busy",
-    "click-local-dial", "forwarded-to-mobile",
-)  # fmt: skip
-SETTLE_S = 3.0
+QUIET_S = 12.0  # between two customers, once the demo has been played
 console = Console(highlight=False, soft_wrap=True)
 
 
-@dataclass
-class Player:
-    """Plays one scenario after the other, on a real PBX or from recordings."""
-
-    document: dict[str, Any]
-    stage: Stage | None = None
-    fake: FakePbx | None = None
-
-    async def play(self, name: str) -> None:
-        if self.stage is not None:
-            await SCENARIOS[name].play(self.stage)
-        elif self.fake is not None:
-            await self.fake.play(REPOSITORY / "tests/golden" / name / "asterisk-22.ami")
-
-
-async def play_demo(*, once: bool, force_replay: bool) -> None:
-    """The demo. `once`: stop when the last call is told; else stay until interrupted."""
+async def play_demo(*, once: bool, force_replay: bool) -> bool:
+    """The demo; gives whether every step was well. `once`: stop when all is played; else stay until interrupted."""
     sandbox = RetailCrmSandbox(codes=PHONES)
-    daemon = DaemonProcess(short_directory("vochid-demo-"), http=_preferred("127.0.0.1:8019"))
+    well = True
     try:
-        async with _pbx(force_replay) as player:
-            await sandbox.start()
-            with console.status("starting the daemon and its PostgreSQL"):
-                await daemon.start()
-            managers = dict(zip((str(user.id) for user in sandbox.account.users.values() if user.active), PHONES, strict=False))
-            integration = {"domain": sandbox.url, "api_key": sandbox.api_key, "user_extensions": managers}
-            await daemon.put({**player.document, "integrations": {"retailcrm": integration}})
-            await _registered(daemon)
-            console.print(f"the CRM's sandbox  [bold]{sandbox.url}/[/]")
-            console.print(f"vochid's pages     [bold]{daemon.first_link}[/]  (opens once: choose a password)")
-            console.print(f"vochid's API       [bold]http://{daemon.http}/api/enterprises/0367/calls[/]")
-            console.print(f"  with the header  Authorization: Bearer {daemon.admin_token}\n")
-            await _link_is_up(daemon)
-            await _play_all(player, sandbox)
-            await _tell_totals(daemon, sandbox)
-            if not once:
-                console.print("\nThe lab stays up: open the addresses above. Ctrl-C ends it.")
-                await asyncio.Event().wait()
+        async with _pbx(force_replay) as (player, fastagi):
+            daemon = DaemonProcess(short_directory("vochid-demo-"), http=_preferred("127.0.0.1:8019"), fastagi=fastagi)
+            try:
+                await sandbox.start()
+                with console.status("starting the daemon and its PostgreSQL"):
+                    await daemon.start()
+                await _set_up(daemon, sandbox, player)
+                demo = Demo(player, sandbox, daemon, console)
+                showing = asyncio.ensure_future(demo.show_forever())
+                try:
+                    well = await play_all(demo)
+                    if not once:
+                        await _stay(player, sandbox)
+                finally:
+                    showing.cancel()
+            finally:
+                await daemon.stop()
+                await sandbox.stop()
     except (asyncio.CancelledError, KeyboardInterrupt):
         console.print("\nending")
-    finally:
-        await daemon.stop()
-        await sandbox.stop()
+    return well
+
+
+async def _set_up(daemon: DaemonProcess, sandbox: RetailCrmSandbox, player: Player) -> None:
+    """Stores the enterprise, makes vochid the account's telephony, says where everything is, and waits for the PBX."""
+    managers = dict(zip((str(user.id) for user in sandbox.account.users.values() if user.active), PHONES, strict=False))
+    integration = {"domain": sandbox.url, "api_key": sandbox.api_key, "user_extensions": managers}
+    await daemon.put({**player.document, "integrations": {"retailcrm": integration}})
+    async with daemon.client() as client:
+        done = (await client.post("/api/enterprises/0367/integrations/retailcrm/register")).json()
+    if not done["ok"]:
+        raise RuntimeError(f"the CRM's sandbox did not take the registration: {done['detail']}")
+    console.print(f"the CRM's sandbox  [bold]{sandbox.url}/[/]")
+    console.print(f"vochid's pages     [bold]{daemon.first_link}[/]  (opens once: choose a password)")
+    console.print(f"vochid's API       [bold]http://{daemon.http}/api/enterprises/0367/calls[/]")
+    console.print(f"  with the header  Authorization: Bearer {daemon.admin_token}\n")
+    async with daemon.client() as client:
+        for _ in range(100):
+            pbxs = (await client.get("/health")).json().get("pbxs", [])
+            if pbxs and all(pbx["state"] == "ready" for pbx in pbxs):
+                return
+            await asyncio.sleep(0.1)
+    raise RuntimeError("vochid could not log in to the PBX")
 
 
 def _preferred(address: str) -> str:
@@ -85,17 +84,19 @@ def _preferred(address: str) -> str:
 
 
 @asynccontextmanager
-async def _pbx(force_replay: bool) -> AsyncIterator[Player]:
+async def _pbx(force_replay: bool) -> AsyncIterator[tuple[Player, str]]:
+    """A real PBX or a fake one, and where it asks over FastAGI."""
     try:
         if force_replay:
             raise LabUnavailable("asked to replay")
         root = await asyncio.to_thread(ensure_root, 22)
     except LabUnavailable as why:
-        console.print(f"[yellow]no real PBX: {why}.[/]\n[yellow]Recorded calls of a real Asterisk 22 are played through a fake PBX instead.[/]\n")
-        fake = FakePbx()
+        console.print(f"[yellow]no real PBX: {why}.[/]\n[yellow]Recorded calls of a real Asterisk 22 are played through a fake PBX instead.[/]")
+        console.print("[yellow]No phone rings: a click is followed as far as the PBX, smart redirect is asked over HTTP.[/]\n")
+        fake = FakePbx(devices={f"PJSIP/{phone}": "NOT_INUSE" for phone in PHONES})
         await fake.start()
         try:
-            yield Player(_recorded_document(fake), fake=fake)
+            yield Player(_recorded_document(fake), fake=fake), f"127.0.0.1:{free_port()}"
         finally:
             await fake.stop()
         return
@@ -103,7 +104,7 @@ async def _pbx(force_replay: bool) -> AsyncIterator[Player]:
         office = await Office.start(root)
     try:
         async with stage(office) as (on, _):
-            yield Player(office.document(), stage=on)
+            yield Player(office.document(), stage=on), f"127.0.0.1:{office.ports.fastagi}"
     finally:
         await office.stop()
 
@@ -113,85 +114,27 @@ def _recorded_document(fake: FakePbx) -> dict[str, Any]:
         "name": "main", "host": "127.0.0.1", "port": fake.port, "username": fake.username, "secret": fake.secret,
         "trunks": ["PJSIP/provider"], "internal_number": "^1\\d\\d$",
     }  # fmt: skip
-    return {"number": "0367", "name": "Июнь", "pbxs": [pbx], "lines": [{"number": line} for line in LINES]}
+    phones = [{"number": phone} for phone in PHONES]
+    return {"number": "0367", "name": "Июнь", "pbxs": [pbx], "lines": [{"number": line} for line in LINES], "internal_phones": phones}
 
 
-async def _registered(daemon: DaemonProcess) -> None:
-    """Makes vochid the account's telephony, so that its page shows extensions and can call."""
-    async with daemon.client() as client:
-        done = (await client.post("/api/enterprises/0367/integrations/retailcrm/register")).json()
-    if not done["ok"]:
-        raise RuntimeError(f"the CRM's sandbox did not take the registration: {done['detail']}")
+async def _stay(player: Player, sandbox: RetailCrmSandbox) -> None:
+    """Keeps everything up until it is interrupted; on a real PBX customers go on calling, and phones answer by themselves."""
+    console.print("\nThe lab stays up: open the addresses above. Ctrl-C ends it.")
+    if player.stage is None:
+        await asyncio.Event().wait()
+    else:
+        console.print("Click [bold]Call[/] in the sandbox's page: the manager's phone answers by itself, then the customer's does.\n")
+        await _customers_call(player.stage, [customer.phone for customer in sandbox.account.customers.values()])
 
 
-async def _link_is_up(daemon: DaemonProcess) -> None:
-    async with daemon.client() as client:
-        for _ in range(100):
-            pbxs = (await client.get("/health")).json().get("pbxs", [])
-            if pbxs and all(pbx["state"] == "ready" for pbx in pbxs):
-                return
-            await asyncio.sleep(0.1)
-    raise RuntimeError("vochid could not log in to the PBX")
-
-
-async def _play_all(player: Player, sandbox: RetailCrmSandbox) -> None:
-    shown = _Shown(sandbox)
-    for name in PROGRAMME:
-        console.print(f"[bold]{SCENARIOS[name].says}[/]")
-        playing = asyncio.ensure_future(player.play(name))
-        while not playing.done():
-            await asyncio.wait({playing}, timeout=0.1)
-            shown.show()
-        await playing
-        deadline = time.monotonic() + SETTLE_S
-        while time.monotonic() < deadline and not shown.journal_grew:
-            await asyncio.sleep(0.05)
-            shown.show()
-        shown.journal_grew = False
-        console.print()
-
-
-class _Shown:
-    """Prints what the CRM received, each thing once."""
-
-    def __init__(self, sandbox: RetailCrmSandbox) -> None:
-        self._sandbox = sandbox
-        self._events = self._journal = 0
-        self.journal_grew = False
-
-    def show(self) -> None:
-        for item in self._sandbox.events[self._events :]:
-            event = item.data
-            what = {"in": "popup, incoming", "out": "popup, outgoing"}.get(event["type"], f"popup closes, {event.get('hangupStatus')}")
-            console.print(f"  [cyan]CRM[/]  {what:28} {event['phone']}  ->  {', '.join(event['codes'])}")
-        self._events = len(self._sandbox.events)
-        for entry in list(self._sandbox.journal.values())[self._journal :]:
-            self.journal_grew = True
-            console.print(
-                f"  [green]CRM[/]  journal, {entry['type']:3} {entry['result']:15} {entry['phone']}  manager {entry.get('code', '–')}, "
-                f"waited {entry['durationWaiting']} s, talked {entry['duration']} s"
-            )
-        self._journal = len(self._sandbox.journal)
-
-
-async def _tell_totals(daemon: DaemonProcess, sandbox: RetailCrmSandbox) -> None:
-    async with daemon.client() as client:
-        calls = (await client.get("/api/enterprises/0367/calls?limit=500")).json()["items"]
-    external = [call for call in calls if call["direction"] != "internal"]
-    missing = [call["id"] for call in external if call["id"] not in sandbox.journal]
-    waits = _latencies(daemon.log)
-    console.print(f"[bold]{len(external)} calls, {len(sandbox.journal)} journal entries, {len(missing)} missing, {sandbox.duplicates} doubled.[/]")
-    if waits:
-        console.print(f"From the commit to the CRM's answer: median {sorted(waits)[len(waits) // 2]:.1f} ms over {len(waits)} deliveries.")
-    if missing or len(external) < len(PROGRAMME):
-        raise RuntimeError(f"the CRM was not told everything: {len(external)} calls of {len(PROGRAMME)}, not told: {missing}")
-
-
-def _latencies(log: Path) -> list[float]:
-    found = []
-    for line in log.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, KeyError):
-            event = json.loads(line)
-            if event["event"] == "delivery":
-                found.append(event["waited_ms"] + event["duration_ms"])
-    return found
+async def _customers_call(on: Stage, customers: list[str]) -> None:
+    for number in (*PHONES, *customers):
+        await on.phones.behave(number, "answer", delay_s=1.5, talk_s=20)
+    for line, caller in zip(itertools.cycle((ONE_PHONE, GROUP)), itertools.cycle(customers), strict=False):
+        call = await on.phones.call(line, caller=caller)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(call.ended.wait(), QUIET_S)
+        if not call.ended.is_set():
+            await call.hangup()
+        await asyncio.sleep(QUIET_S)

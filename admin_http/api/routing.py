@@ -21,6 +21,7 @@ MAX_LIMIT = 500
 DEFAULT_LIMIT = 100
 MAX_DEPTH = 20
 KEPT_PREFIXES = ("/api", "/retailcrm/api", "/retailcrm-admin/api")
+WEBHOOKS = "/retailcrm/"  # these stand as written too: it is what RetailCRM is told at the registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,10 @@ class Route:
     @property
     def paths(self) -> list[str]:
         """Where it is found."""
-        return [prefix + self.path for prefix in KEPT_PREFIXES] if self.kept else [self.path]
+        if not self.kept:
+            return [self.path]
+        as_written = [self.path] if self.path.startswith(WEBHOOKS) else []
+        return [*(prefix + self.path for prefix in KEPT_PREFIXES), *as_written]
 
 
 def bind(route: Route, services: Services) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -25,7 +25,7 @@ def run() -> None:
 
 @commands.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Stop when the calls are told (default when output is no terminal).")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop when all is played and checked (default when output is no terminal).")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Recorded calls on a fake PBX, as without root.")] = False,
 ) -> None:
     """A lab PBX, a CRM sandbox, the daemon, and live calls between them."""
@@ -33,7 +33,8 @@ def demo(
     from lab.demo import play_demo
 
     configure("error", None)
-    run_async(play_demo(once=once or not sys.stdout.isatty(), force_replay=replay))
+    if not run_async(play_demo(once=once or not sys.stdout.isatty(), force_replay=replay)):
+        raise typer.Exit(1)
 
 
 @commands.command()

@@ -194,4 +194,5 @@ def test_the_demo_plays_recorded_calls_where_there_is_no_root() -> None:
     done = subprocess.run([sys.executable, "-m", "daemon", "demo", "--replay"], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Recorded calls of a real Asterisk 22" in done.stdout
+    assert "FAIL" not in done.stdout
     assert "10 calls, 10 journal entries, 0 missing, 0 doubled." in done.stdout

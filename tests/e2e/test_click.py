@@ -103,6 +103,7 @@ async def test_a_click_comes_by_get_and_post_in_query_form_and_json_under_every_
     values = {"clientId": SECRET, "userId": "19", "code": "", "unknown": "x"}
     ways = [
         lambda phone: outside.get("/retailcrm/api/retailcrm/make-call", params={**values, "phone": phone}),
+        lambda phone: outside.get("/retailcrm/make-call", params={**values, "phone": phone}),
         lambda phone: outside.get("/api/retailcrm/make-call", params={**values, "phone": phone}),
         lambda phone: outside.post("/retailcrm-admin/api/retailcrm/make-call", params={**values, "phone": phone}),
         lambda phone: outside.post(CLICK, data={**values, "phone": phone}),
