@@ -5,6 +5,7 @@ The world is a second Asterisk that plays all SIP user agents; it is steered ove
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from dataclasses import dataclass
@@ -136,16 +137,16 @@ class Office:
         world = Asterisk.prepare(root, "world", world_files(ports, world_secret))
         office = cls(pbx, world, ports, secret, world_secret, dead)
         try:
-            await pbx.start(ports.pbx_ami)
-            await world.start(ports.world_ami)
+            outcomes = await asyncio.gather(pbx.start(ports.pbx_ami), world.start(ports.world_ami), return_exceptions=True)
+            for failed in filter(None, outcomes):
+                raise failed
         except BaseException:
             await office.stop()
             raise
         return office
 
     async def stop(self) -> None:
-        await self.world.stop()
-        await self.pbx.stop()
+        await asyncio.gather(self.world.stop(), self.pbx.stop())
         self._dead.close()
 
     def document(self, number: str = "0367", name: str = "Июнь") -> dict[str, object]:
