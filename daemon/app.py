@@ -107,7 +107,7 @@ class App:
         afterwards.start()
         self.pbxs = Pbxs(tenants, leases, recorder, dispatcher, live, afterwards, recordings.expect)
         at_stop(self.pbxs.stop)
-        self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored)
+        self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored, recordings.attach)
         originating = Originating(db, tenants, self.pbxs)
         at_stop(originating.follower.stop)
         statuses = UserStatuses(db)

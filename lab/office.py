@@ -5,6 +5,7 @@ The world is a second Asterisk that plays all SIP user agents; it is steered ove
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ UNREGISTERED_PHONE = "159"
 SOFT_PHONES = ("161", "162", "163")  # lab/softphone.py plays them: they transfer, hold and pick up
 TWO_DEVICES = "165"  # one extension, two registered phones: one of the world, one soft
 MOBILES = ("+375291111111",)
+AT_ONCE = 3  # how many offices may run in one process
 TRUNKS = ("PJSIP/provider", "PJSIP/reserve")
 
 LINES = {
@@ -107,8 +109,9 @@ class Ports:
     soft_sip: int
 
     @classmethod
-    def choose(cls) -> Ports:
-        rtp = 20_000 + secrets.randbelow(180) * 200
+    def choose(cls, nth: int = 0) -> Ports:
+        """nth: 0 to AT_ONCE - 1; offices of one process that differ in it share no media ports."""
+        rtp = 20_000 + (secrets.randbelow(180 // AT_ONCE) * AT_ONCE + nth) * 200
         udp = socket.SOCK_DGRAM
         return cls(free_port(), free_port(udp), free_port(), free_port(udp), rtp, rtp + 100, free_port(udp), free_port(), free_port(udp))
 
@@ -125,25 +128,25 @@ class Office:
     _dead: socket.socket
 
     @classmethod
-    async def start(cls, root: Path) -> Office:
-        """Starts both; the caller must `stop`."""
-        ports, secret, world_secret = Ports.choose(), secrets.token_hex(12), secrets.token_hex(12)
+    async def start(cls, root: Path, nth: int = 0) -> Office:
+        """Starts both, the `nth` of several at once; the caller must `stop`."""
+        ports, secret, world_secret = Ports.choose(nth), secrets.token_hex(12), secrets.token_hex(12)
         dead = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         dead.bind(("127.0.0.1", ports.dead_sip))
         pbx = Asterisk.prepare(root, "pbx", pbx_files(ports, secret, older=root.name == "asterisk-16"))
         world = Asterisk.prepare(root, "world", world_files(ports, world_secret))
         office = cls(pbx, world, ports, secret, world_secret, dead)
         try:
-            await pbx.start(ports.pbx_ami)
-            await world.start(ports.world_ami)
+            outcomes = await asyncio.gather(pbx.start(ports.pbx_ami), world.start(ports.world_ami), return_exceptions=True)
+            for failed in filter(None, outcomes):
+                raise failed
         except BaseException:
             await office.stop()
             raise
         return office
 
     async def stop(self) -> None:
-        await self.world.stop()
-        await self.pbx.stop()
+        await asyncio.gather(self.world.stop(), self.pbx.stop())
         self._dead.close()
 
     def document(self, number: str = "0367", name: str = "Июнь") -> dict[str, object]:
@@ -201,6 +204,8 @@ def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, st
         "pjsip.conf": PJSIP.format(port=ports.pbx_sip) + PROVIDER.format(port=ports.world_sip) + phones,
         "rtp.conf": f"[general]\nrtpstart = {ports.pbx_rtp}\nrtpend = {ports.pbx_rtp + 98}\n",
         "cdr.conf": "[general]\nenable = yes\nunanswered = yes\n[csv]\nusegmtime = yes\nloguniqueid = yes\nloguserfield = yes\nnewcdrcolumns = yes\n",
+        "features.conf": "[general]\npickupexten = *8\natxfernoanswertimeout = 8\n[featuremap]\nblindxfer = ##\natxfer = *2\nparkcall = #72\n",
+        "res_parking.conf": "[general]\n[default]\nparkext = 700\nparkpos = 701-720\ncontext = parkedcalls\nparkingtime = 4\ncomebacktoorigin = yes\n",
         "indications.conf": "[general]\ncountry = us\n[us]\nringcadence = 2000,4000\nring = 440+480/2000,0/4000\nbusy = 480+620/500,0/500\n",
         "confbridge.conf": "[general]\n[default_user]\ntype = user\nquiet = yes\nannounce_only_user = no\n[default_bridge]\ntype = bridge\n",
         "musiconhold.conf": "[default]\nmode = files\ndirectory = sounds/en\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -20,7 +21,8 @@ from lab.phones import Phones
 from lab.scenarios import SCENARIOS, Scenario, Stage
 from lab.softphone import Softphones
 
-SETTLE_S = 0.8  # after a scenario, until the last hangup has been told
+SETTLED_S = 0.2  # so long nothing more is told after a scenario's last hangup: it is over
+SETTLE_DEADLINE_S = 5.0
 
 
 @asynccontextmanager
@@ -41,8 +43,18 @@ async def play(scenario: Scenario, on: Stage, tape: Tape) -> tuple[bytes, bytes]
     """Plays one scenario; gives its trace and sidecar."""
     tape.clear()
     await scenario.play(on)
-    await asyncio.sleep(SETTLE_S)
+    with contextlib.suppress(TimeoutError):  # a channel that stays up shows in the record
+        async with asyncio.timeout(SETTLE_DEADLINE_S):
+            await _settled(tape)
     return bytes(tape.data), tape.sidecar()
+
+
+async def _settled(tape: Tape) -> None:
+    """Waits until every channel is hung up and the PBX has nothing to add."""
+    told = -1
+    while told != len(tape.data) or tape.data.count(b"Event: Newchannel\r\n") > tape.data.count(b"Event: Hangup\r\n"):
+        told = len(tape.data)
+        await asyncio.sleep(SETTLED_S)
 
 
 async def record(directory: Path, version: int, names: list[str]) -> None:

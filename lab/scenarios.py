@@ -349,7 +349,7 @@ async def click_given_up(stage: Stage) -> None:
 async def click_manager_absent(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.originate("PJSIP/150", Context="inoffice", Exten=CUSTOMER, Priority="1", CallerID=CUSTOMER, ChannelId="click-absent-1")
-    await asyncio.sleep(4.6)
+    await asyncio.sleep(3)
 
 
 LOCAL = {"Context": "inoffice", "Exten": CUSTOMER, "Priority": "1", "CallerID": CUSTOMER}
@@ -367,7 +367,7 @@ async def click_local_customer_busy(stage: Stage) -> None:
 async def click_local_manager_absent(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.originate("Local/150@inoffice", **LOCAL, ChannelId="vochid-click-absent", OtherChannelId="vochid-click-absent-2")
-    await asyncio.sleep(4.6)
+    await asyncio.sleep(3)
 
 
 TWENTY = [f"+3752962540{n:02d}" for n in range(20)]

@@ -32,7 +32,7 @@ class Stage:
 
     async def originate(self, channel: str, **values: str) -> None:
         """Click-to-call as vochid does it; keys are Originate's headers."""
-        await self.pbx.request(steer("Originate", ("Channel", channel), ("Async", "true"), ("Timeout", "4000"), *values.items()))
+        await self.pbx.request(steer("Originate", ("Channel", channel), ("Async", "true"), ("Timeout", "2500"), *values.items()))
 
 
 Play = Callable[[Stage], Awaitable[None]]

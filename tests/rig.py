@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapters.base import Adapter
@@ -18,6 +18,7 @@ from daemon.model.call import Call, Direction, Leg, LegKind, Result
 from daemon.model.signal import CallChange, Ended, Ringing, Signal
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
+from daemon.store.calls import CallRepository
 from daemon.store.leases import Leases
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
@@ -40,8 +41,6 @@ def a_call(**more: Any) -> Call:
 
 def ringing(call: Call) -> Call:
     """The same call while it rings."""
-    from dataclasses import replace
-
     return replace(call, answered_at=None, ended_at=None, result=None, talk_seconds=0.0, answered_by=None, last_talked=None)
 
 
@@ -63,6 +62,11 @@ class Rig:
         for integration in await self.recorder.record(call.enterprise, call.pbx, [CallChange(call, signals, time.time())]):
             if wake:
                 self.dispatcher.wake(call.enterprise, integration)
+
+    async def attach(self, enterprise: str, call_id: str, name: str) -> bool:
+        """A recording that comes after the call, as the recordings room adds it."""
+        call = Call.from_json(await CallRepository(self.db).get(enterprise, call_id))
+        return name not in call.recordings and await self.recorder.add_recording(replace(call, recordings=(*call.recordings, name))) is not None
 
     async def live_call(self, call: Call) -> None:
         """Rings and ends."""

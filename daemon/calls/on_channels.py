@@ -5,6 +5,8 @@ from __future__ import annotations
 from daemon.ami.wire import unescape
 from daemon.calls.facts import Event, Facts, known
 
+SHUTTING_DOWN = "4"  # AST_SOFTHANGUP_SHUTDOWN; seen on 16.28 and 22.10 for `core stop now`, `core restart now` and SIGTERM
+
 
 class OnChannels(Facts):
     """Newchannel to Hangup, queues, mailboxes, recordings."""
@@ -47,10 +49,19 @@ class OnChannels(Facts):
         self._see(channel.group, at)
 
     def _soft_hangup_request(self, event: Event, at: float) -> None:
-        """The PBX ends a channel by itself, or after its peer asked: so this stream has hangup requests at all."""
+        """The PBX ends a channel by itself, or after its peer asked: so this stream has hangup requests at all.
+
+        When it stops it says so here, of every channel; the Shutdown event comes only after the hangups. Such an end is nobody's: whatever
+        hangups and dial statuses follow, how the call would have ended was not seen.
+        """
         channel = self._channel(event, at)
-        if channel is not None:
-            channel.group.saw_hangup_request = True
+        if channel is None:
+            return
+        group = channel.group
+        group.saw_hangup_request = True
+        is_ending = group.closed_at is not None or group in self._closing or any(c.hangup_requested_at is not None for c in group.live())
+        if event.get("Cause") == SHUTTING_DOWN and not is_ending:
+            group.is_lost = group.has_gap = True
 
     def _hangup(self, event: Event, at: float) -> None:
         channel = self._graph.channels.get(event.get("Uniqueid") or "")

@@ -18,7 +18,7 @@ from daemon.calls.view import PbxView
 from daemon.errors import VochidError
 from daemon.model.call import Call, Direction, Result
 from daemon.model.phone import to_e164
-from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, StoppedRinging
+from daemon.model.signal import Answered, CallChange, Ended, RecordingAdded, Ringing, Signal, StoppedRinging
 
 MAX_TEXT = 255
 MAX_UNIQUEID = 150
@@ -149,7 +149,7 @@ def _with_recording(event: Posted, prior: Call, at: float) -> CallChange | None:
     """After the end nothing changes any more but the recording's name."""
     if event.recording is None or event.recording in prior.recordings or event.kind not in (PostedKind.HANGUP, PostedKind.DOWNLOAD):
         return None
-    return CallChange(replace(prior, recordings=(*prior.recordings, event.recording)), (), at)
+    return CallChange(replace(prior, recordings=(*prior.recordings, event.recording)), (RecordingAdded(event.recording),), at)
 
 
 def _filled(event: Posted, prior: Call | None, view: PbxView, at: float) -> Call:

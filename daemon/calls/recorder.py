@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from daemon.calls.resync import Left
 from daemon.calls.tracer import Trace
 from daemon.model.call import Call
 from daemon.model.delivery import Kind
-from daemon.model.signal import CallChange, Ended
+from daemon.model.signal import CallChange, Ended, RecordingAdded
 from daemon.store.calls import CallRepository
 from daemon.store.leases import LeaseLost, Leases
 from daemon.store.missed import take_untold
@@ -90,6 +91,10 @@ class Recorder:
         )
         return int(stored), {item.integration for _, item in told}
 
+    async def add_recording(self, call: Call) -> set[str] | None:
+        """`record_recording` with what this recorder writes to and plans by."""
+        return await record_recording(self._db, self._planner, call)
+
     async def keep_traces(self, enterprise: str, traces: Sequence[Trace]) -> None:
         """What the PBX and the model said of calls that are over."""
         await self._traces.add(enterprise, traces)
@@ -102,6 +107,18 @@ class Recorder:
     async def note_seen(self, enterprise: str, pbx: str, boot: str, at: float) -> None:
         """Nothing of this PBX was missed up to Unix time `at`."""
         await self._states.put(enterprise, pbx, boot, at)
+
+
+async def record_recording(db: Database, planner: Planner, call: Call) -> set[str] | None:
+    """Adds the last of `call.recordings` to the stored call and plans what CRMs are told of it.
+
+    Gives the integrations that have something to be told; None when the call has that recording already, or is gone.
+    """
+    record, name = call.to_json(), call.recordings[-1]
+    told = planner.plan(call.enterprise, CallChange(call, (RecordingAdded(name),), time.time()))
+    rows = [outbox_row(record, item) for item in told]
+    added = await db.fetchval("select attach_recording($1, $2::text::uuid, $3, $4)", call.enterprise, call.id, name, rows)
+    return {item.integration for item in told} if added else None
 
 
 def outbox_row(call: dict[str, Any], told: Told) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from daemon.model.call import Call, Result
@@ -12,20 +12,39 @@ SAME_LEG_S = 10.0  # channel names begin again with every boot
 
 def to_store(told: Iterable[Call], seen: Sequence[Call]) -> list[Call]:
     """Calls of the CDR that were not seen at all, and calls of which a part was not, completed."""
+    matching = _among(seen)
+    found = []
+    for call in told:
+        known = matching(call)
+        if known is None:
+            found.append(call)
+        elif known.gap and known.ended_at is not None and known.id != call.id and (better := completed(known, call)) != known:
+            found.append(better)
+    return found
+
+
+def names_to_add(told: Iterable[Call], seen: Sequence[Call]) -> list[Call]:
+    """Calls that were seen whole, each with one more recording that only the CDR names (and those added before it)."""
+    matching = _among(seen)
+    found = []
+    for call in told:
+        known = matching(call) if call.recordings else None
+        if known is not None and known.ended_at is not None and not known.gap:
+            for name in _unknown_names(known, call):
+                known = replace(known, recordings=(*known.recordings, name))
+                found.append(known)
+    return found
+
+
+def _among(seen: Sequence[Call]) -> Callable[[Call], Call | None]:
+    """Finds the call that was seen for one of the CDR."""
     by_linkedid: dict[str, list[Call]] = {}
     by_channel: dict[str, list[Call]] = {}
     for call in seen:
         by_linkedid.setdefault(call.linkedid, []).append(call)
         for leg in call.legs:
             by_channel.setdefault(leg.channel, []).append(call)
-    found = []
-    for call in told:
-        known = _match(call, by_linkedid, by_channel)
-        if known is None:
-            found.append(call)
-        elif known.gap and known.ended_at is not None and known.id != call.id and (better := completed(known, call)) != known:
-            found.append(better)
-    return found
+    return lambda told: _match(told, by_linkedid, by_channel)
 
 
 def _match(told: Call, by_linkedid: dict[str, list[Call]], by_channel: dict[str, list[Call]]) -> Call | None:
@@ -69,8 +88,19 @@ def completed(known: Call, told: Call) -> Call:
         initiator=known.initiator or told.initiator,
         rang=known.rang or told.rang,
         queue=known.queue or told.queue,
-        recordings=tuple(dict.fromkeys(known.recordings + told.recordings)),
+        recordings=known.recordings + _unknown_names(known, told),
     )
+
+
+def _unknown_names(known: Call, told: Call) -> tuple[str, ...]:
+    """The CDR has a file often without its directory, or as it is called once it was converted: that is the same recording."""
+    stems = {_stem(name) for name in known.recordings}
+    return tuple(dict.fromkeys(name for name in told.recordings if _stem(name) not in stems))
+
+
+def _stem(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return last.rpartition(".")[0] or last
 
 
 def _ended_later(known: Call, told: Call) -> bool:

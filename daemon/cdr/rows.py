@@ -22,6 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 MAX_FIELD = 1_000
 QUARTER_S = 900
+_USERFIELD = re.compile(r"(?:audio:)?(?P<name>\S.*\.(?:wav|wav49|mp3|ogg|opus|gsm))", re.IGNORECASE)
 _UNIQUEID = re.compile(r"(?:^|-)(\d{9,11})\.\d+$")
 
 
@@ -104,8 +105,19 @@ def row_of(values: Mapping[str, Any]) -> CdrRow | None:
     return CdrRow(
         start=start, answer=answer, end=max(start, end), **text, disposition=disposition,
         uniqueid=str(found.get("uniqueid") or "")[:150], linkedid=str(found.get("linkedid") or "")[:150], sequence=int(_number(found.get("sequence"))),
-        recording=str(found.get("recordingfile") or "")[:MAX_FIELD], did=str(found.get("did") or "")[:100], is_naive=is_naive,
+        recording=_recording(found), did=str(found.get("did") or "")[:100], is_naive=is_naive,
     )  # fmt: skip
+
+
+def name_in_userfield(userfield: str) -> str | None:
+    """The recording that a userfield names (FreePBX writes `audio:` before it), or None."""
+    found = _USERFIELD.fullmatch(userfield.strip())
+    return found["name"] if found and len(userfield) <= MAX_FIELD and userfield.isprintable() else None
+
+
+def _recording(found: Mapping[str, Any]) -> str:
+    """The recording's name: in a column of its own where there is one, else in the userfield if that looks like a file of sound."""
+    return str(found.get("recordingfile") or "")[:MAX_FIELD] or name_in_userfield(str(found.get("userfield") or "")) or ""
 
 
 def _time(value: Any) -> tuple[float | None, bool]:

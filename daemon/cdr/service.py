@@ -14,7 +14,7 @@ import structlog
 
 from daemon.calls.recorder import Recorder
 from daemon.cdr.conversations import call_of, conversations
-from daemon.cdr.matching import to_store
+from daemon.cdr.matching import names_to_add, to_store
 from daemon.cdr.rows import made_absolute
 from daemon.cdr.sources import CdrUnreadable, Read, source_of
 from daemon.errors import NotFound, SettingsError
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of a window: rows read, calls they tell of, calls stored or completed."""
+    """What came of a window: rows read, calls they tell of, calls stored, completed or given a recording."""
 
     rows: int = 0
     calls: int = 0
@@ -97,6 +97,10 @@ class Backfill:
             count, integrations = await self._recorder.record_late(enterprise.number, pbx.name, fresh[index : index + BATCH])
             stored += count
             self._wake(enterprise.number, integrations)
+        for call in names_to_add(told, seen.calls):
+            told_of = await self._recorder.add_recording(call)
+            stored += told_of is not None
+            self._wake(enterprise.number, told_of or set())
         metrics.BACKFILLED.labels(enterprise.number).inc(stored)
         return Done(len(rows), len(told), stored)
 

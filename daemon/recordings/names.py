@@ -15,7 +15,6 @@ _TYPES = {
 }  # fmt: skip
 UNKNOWN_TYPE = "application/octet-stream"
 _SAFE = re.compile(r"[^0-9A-Za-z._+-]+")
-_USERFIELD = re.compile(r"(?:audio:)?(?P<name>\S.*\.(?:wav|wav49|mp3|ogg|opus|gsm))", re.IGNORECASE)
 
 
 def parts_of(name: str, pbx_path: str) -> tuple[str, ...] | None:
@@ -65,9 +64,3 @@ def download_name(name: str, ending: str = "") -> str:
     own = ending_of(stem)
     stem = _SAFE.sub("_", stem[: -len(own)] if own else stem).strip("._")[:90] or "recording"
     return stem + (ending or own)
-
-
-def name_in_userfield(userfield: str) -> str | None:
-    """The recording that a CDR's userfield names (FreePBX writes `audio:` before it), or None."""
-    found = _USERFIELD.fullmatch(userfield.strip())
-    return found["name"] if found and len(userfield) <= MAX_NAME_BYTES and userfield.isprintable() else None

@@ -18,11 +18,10 @@ import aiohttp
 import structlog
 
 from daemon.calls.plan import Planner
-from daemon.calls.recorder import outbox_row
+from daemon.calls.recorder import record_recording
 from daemon.delivery.outbox import Outbox
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import Call
-from daemon.model.signal import CallChange, RecordingAdded
 from daemon.recordings.directory import OpenFile, look_below, open_below
 from daemon.recordings.links import Claims, RecordingLinks
 from daemon.recordings.look import STABLE_S, UNKNOWN, WAIT_S, Look, State, Watch, is_whole
@@ -157,15 +156,13 @@ class Recordings:
         if name in call.recordings:
             return False
         call = replace(call, recordings=(*call.recordings, name))
-        record = call.to_json()
-        told = self._planner.plan(enterprise, CallChange(call, (RecordingAdded(name),), time.time()))
-        rows = [outbox_row(record, item) for item in told]
-        added = await self._db.fetchval("select attach_recording($1, $2::text::uuid, $3, $4)", enterprise, call.id, name, rows)
-        if added:
-            self.expect(call)
-            for integration in {item.integration for item in told}:
-                self._wake(enterprise, integration)
-        return bool(added)
+        integrations = await record_recording(self._db, self._planner, call)
+        if integrations is None:
+            return False
+        self.expect(call)
+        for integration in integrations:
+            self._wake(enterprise, integration)
+        return True
 
     async def revoke(self, enterprise: str) -> None:
         """Ends every link of an enterprise that was ever given away. Raises NotFound."""

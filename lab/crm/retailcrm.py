@@ -75,6 +75,7 @@ class RetailCrmSandbox:
         self.switches = Switches()
         self.events: list[Received] = []
         self.journal: dict[str, dict[str, Any]] = {}
+        self.links: dict[str, str] = {}  # by externalId, the recording that was told last
         self.uploads: list[Received] = []
         self.refusals: list[str] = []
         self.duplicates = 0
@@ -263,6 +264,8 @@ class RetailCrmSandbox:
         for index, call in enumerate(calls):
             if index in bad:
                 continue
+            if call.get("recordUrl"):
+                self.links[call["externalId"]] = call["recordUrl"]
             if call["externalId"] in self.journal:
                 duplicates.append(call["externalId"])
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -107,6 +109,35 @@ async def test_a_call_whose_end_was_not_seen_is_completed_under_its_id_and_told_
     assert (call["result"], call["answered_by"], call["talk_seconds"], call["gap"]) == ("answered", "150", 1.0, True)
     assert call["ended_at"] == "2026-11-21T12:10:17.000Z"
     assert len([delivery for delivery in await office.outbox.list(NUMBER) if delivery["call"] == lost.id]) == 1  # the journal, from before
+
+
+def with_userfield(line: str, text: str) -> str:
+    """A line of the PBX's Master.csv with its userfield (after the Uniqueid) filled in."""
+    *fields, uniqueid, _, peer, linkedid, sequence = next(csv.reader([line]))
+    out = io.StringIO()
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerow([*fields, uniqueid, text, peer, linkedid, sequence])
+    return out.getvalue().strip()
+
+
+async def test_a_recording_that_the_userfield_names_comes_to_the_call_and_is_told_without_a_popup(office: Rig, master: Path) -> None:
+    new, whole, known, note = "inbound-answered", "outbound-busy", "ring-group", "inbound-not-answered"
+    texts = {new: "audio:in-1.wav", whole: "audio:out-1.wav", known: "audio:group.mp3", note: "a note"}
+    master.write_text("\n".join(with_userfield(line, text) for name, text in texts.items() for line in rows_of(name)) + "\n")
+    ids = {}
+    for name, recordings in ((whole, ()), (known, ("/var/spool/asterisk/monitor/group.wav",))):
+        [told] = calls_of(rows_of(name))
+        seen = a_call(linkedid=told.linkedid, started_at=told.started_at + 0.3, ended_at=told.ended_at, legs=(), recordings=recordings)
+        ids[name] = seen.id
+        await office.record(seen, Ended(()))
+    done = await backfill_of(office).window(NUMBER, *WINDOW)
+    assert (done.calls, done.stored) == (4, 3)  # two that were not seen, and the one that got its recording
+    calls = {call["id"]: call for call in (await CallRepository(office.db).page(NUMBER))[0]}
+    assert calls[ids[whole]]["recordings"] == ["out-1.wav"]
+    assert calls[ids[known]]["recordings"] == ["/var/spool/asterisk/monitor/group.wav"]  # converted since: the same one
+    assert sorted(call["recordings"] for key, call in calls.items() if key not in ids.values()) == [[], ["in-1.wav"]]
+    kinds = [delivery["kind"] for delivery in await office.outbox.list(NUMBER) if delivery["call"] == ids[whole]]
+    assert sorted(kinds) == ["journal", "recording"]
+    assert (await backfill_of(office).window(NUMBER, *WINDOW)).stored == 0
 
 
 async def test_a_call_that_still_lives_is_not_touched(office: Rig) -> None:

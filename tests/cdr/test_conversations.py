@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from daemon.cdr.conversations import call_of, conversations
-from daemon.cdr.rows import made_absolute, read_csv
+from daemon.cdr.rows import made_absolute, name_in_userfield, read_csv, row_of
 from daemon.model.call import Call
 from tests.golden.view import VIEW
 
@@ -49,3 +49,13 @@ def test_cdr_of_a_scenario_gives_the_calls_that_the_phones_lived_through(name: s
         assert differing <= KNOWN_DIFFERENCES.get(name, set()), {field: (call[field], want[field]) for field in differing}
         assert call["gap"]
         assert call["started_at"] <= call["ended_at"]
+
+
+def test_a_userfield_that_looks_like_a_file_of_sound_names_the_recording() -> None:
+    assert name_in_userfield("audio:q-200-1.2.wav") == "q-200-1.2.wav"
+    assert name_in_userfield(" /m/1.mp3 ") == "/m/1.mp3"
+    for other in ("", "note", "audio:", "a\nb.wav", "x" * 2_000 + ".wav"):
+        assert name_in_userfield(other) is None
+    base = {"calldate": "2026-11-21 08:00:00", "channel": "PJSIP/150-1", "userfield": "audio:a.wav"}
+    rows = [row_of(base), row_of({**base, "recordingfile": "b.wav"}), row_of({**base, "userfield": "customer 17"}), row_of({**base, "userfield": None})]
+    assert [row.recording for row in rows if row] == ["a.wav", "b.wav", "", ""]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 
@@ -52,6 +55,33 @@ async def test_posted_events_become_one_call_that_the_crm_is_told_of_once(house:
         is_problem(await api.post(EVENTS, json={"event_type": "dial", "payload": {"UniqueId": "1"}}), 400, "missing_parameter")
         is_problem(await api.post(EVENTS, content=b"{"), 400, "bad_json")
         assert len((await api.get(f"{ONE}/calls")).json()["items"]) == 3
+
+
+async def test_a_recording_that_is_posted_after_the_call_reaches_the_crm_without_a_popup(house: House, api: httpx.AsyncClient, tmp_path: Path) -> None:
+    pbx = {"name": "far", "host": "127.0.0.1", "recordings": {"source": "directory", "path": str(tmp_path)}}
+    await api.put(ONE, json={**house.document, "secret": SECRET, "pbxs": [pbx]})
+    now = datetime.now(ZoneInfo("Europe/Minsk"))  # links live as long as recordings are kept
+    times = {"StartTime": f"{now - timedelta(seconds=60):%Y-%m-%d %H:%M:%S}", "EndTime": f"{now - timedelta(seconds=5):%Y-%m-%d %H:%M:%S}"}
+    for kind, payload in (("dial", {**DIAL, **times}), ("bridge", BRIDGE), ("hangup", {**HANGUP, **times})):
+        assert (await api.post(EVENTS, json=body(kind, payload))).status_code == 202
+    await house.journaled(1)
+    assert house.crm.links == {}
+    popups = len(house.crm.popups())
+    (tmp_path / "late.wav").write_bytes(b"RIFF" + bytes(5_000))
+    posted = body("download", {**HANGUP, **times, "RecordingFile": "/var/spool/asterisk/monitor/late.wav"})
+    assert [(await one).status_code for one in asyncio.as_completed([api.post(EVENTS, json=posted) for _ in range(3)])] == [202] * 3
+    async with asyncio.timeout(20):
+        while not house.crm.links:
+            await asyncio.sleep(0.05)
+    async with httpx.AsyncClient(trust_env=False) as player:
+        played = await player.get(*house.crm.links.values())
+    assert (played.status_code, played.content[:4]) == (200, b"RIFF")
+    assert (len(house.crm.journal), house.crm.duplicates, len(house.crm.popups())) == (1, 1, popups)
+    assert house.crm.refusals == []
+    kinds = [delivery["kind"] for delivery in (await api.get(f"{ONE}/deliveries")).json()["items"]]
+    assert kinds.count("recording") == 1
+    (call,) = (await api.get(f"{ONE}/calls")).json()["items"]
+    assert call["recordings"] == ["/var/spool/asterisk/monitor/late.wav"]
 
 
 async def test_what_a_pbx_with_a_link_posts_is_accepted_and_ignored(house: House, api: httpx.AsyncClient) -> None:

@@ -218,6 +218,45 @@ def test_a_call_whose_end_was_not_seen_is_interrupted_or_stays_answered() -> Non
     assert call.talk_seconds < 5
 
 
+def shut_down(events: list[tuple[Any, float]], upto: str) -> list[CallChange]:
+    """The recorded call up to an event; then the PBX stops as 16.28 and 22.10 do: it asks every channel to hang up, tells the hangups, then Shutdown."""
+    model = Correlator(VIEW)
+    end = next(i for i, (e, _) in enumerate(events) if e.event == upto)
+    changes = [change for e, at in events[: end + 1] for change in model.feed(e, at)]
+    at, up = events[end][1] + 1, dict(model.present())
+    for uniqueid, channel in up.items():
+        told = {"Event": "SoftHangupRequest", "Uniqueid": uniqueid, "Channel": channel.name, "Linkedid": channel.linkedid, "Cause": "4"}
+        changes += model.feed(JsonEvent(told), at)
+    for uniqueid, channel in up.items():
+        changes += model.feed(JsonEvent({"Event": "Hangup", "Uniqueid": uniqueid, "Channel": channel.name, "Cause": "0"}), at + 0.1)
+    changes += model.feed(JsonEvent({"Event": "Shutdown", "Shutdown": "Cleanly", "Restart": "True"}), at + 0.2)
+    return changes + model.tick(at + 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "upto", "result"),
+    [
+        ("inbound-answered", "DialBegin", Result.INTERRUPTED), ("queue-ringall", "DialBegin", Result.INTERRUPTED),
+        ("menu-given-up", "Newstate", Result.INTERRUPTED), ("outbound-answered", "DialBegin", Result.INTERRUPTED),
+        ("inbound-cancelled", "HangupRequest", Result.CANCELLED), ("inbound-answered", "HangupRequest", Result.ANSWERED),
+    ],
+)  # fmt: skip
+def test_a_call_that_the_pbx_ends_because_it_stops_is_interrupted(name: str, upto: str, result: Result) -> None:
+    calls = {change.call.id: change.call for change in shut_down(RECORDED[name], upto)}
+    [call] = calls.values()
+    assert call.ended_at is not None
+    assert (call.result, call.gap) == (result, result is Result.INTERRUPTED)
+
+
+def test_a_talk_that_the_pbx_ends_because_it_stops_stays_answered() -> None:
+    bridged = shut_down(RECORDED["inbound-answered"], "BridgeCreate")[-1].call  # the customer does not hear anybody yet
+    assert bridged.result is Result.INTERRUPTED
+    events = RECORDED["inbound-answered"]
+    talking = [one for one in events if one[0].event not in ("HangupRequest", "Hangup", "BridgeLeave")]
+    call = shut_down([*talking, (JsonEvent({"Event": "Marker"}), talking[-1][1])], "Marker")[-1].call
+    assert (call.result, call.answered_by, call.gap) == (Result.ANSWERED, "150", True)
+
+
 def test_channels_that_are_never_hung_up_do_not_fill_the_memory() -> None:
     model = Correlator(VIEW)
     for n in range(MAX_CHANNELS + 200):

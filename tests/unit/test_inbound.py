@@ -14,7 +14,7 @@ from daemon.calls.view import PbxView
 from daemon.errors import VochidError
 from daemon.model.call import Call, Direction, Result
 from daemon.model.crm import Click, StatusChange, UserStatus
-from daemon.model.signal import Answered, Ended, Ringing, StoppedRinging
+from daemon.model.signal import Answered, Ended, RecordingAdded, Ringing, StoppedRinging
 
 VIEW = PbxView("0367", "posted", internal_number=r"^1\d\d$", lines=("+375171112233",))
 
@@ -112,7 +112,7 @@ def test_after_the_end_nothing_rings_and_a_download_adds_its_recording() -> None
         event("download", **HANGUP, RecordingFile="u.1.wav"),
     )  # fmt: skip
     assert call is not None
-    assert signals == [[Ended(())], [], [], [], []]
+    assert signals == [[Ended(())], [], [], [RecordingAdded("u.1.wav")], []]
     assert (call.recordings, call.gap, call.talk_seconds) == (("u.1.wav",), True, 60.0)
     call, signals = after(event("download", **HANGUP, RecordingFile="u.1.wav"))
     assert call is not None

@@ -72,7 +72,7 @@ def test_a_name_in_a_header_is_harmless(name: str) -> None:
     assert not set(safe) & set('"\\\r\n;/ ')
 
 
-def test_types_endings_and_userfields() -> None:
+def test_types_and_endings() -> None:
     assert names.content_type("a.WAV") == "audio/wav"
     assert [names.content_type(f"a.{e}") for e in ("mp3", "ogg", "gsm", "html", "")] == [
         "audio/mpeg",
@@ -80,10 +80,6 @@ def test_types_endings_and_userfields() -> None:
         "audio/x-gsm",
         *["application/octet-stream"] * 2,
     ]
-    assert names.name_in_userfield("audio:q-200-1.2.wav") == "q-200-1.2.wav"
-    assert names.name_in_userfield(" /m/1.mp3 ") == "/m/1.mp3"
-    for other in ("", "note", "audio:", "a\nb.wav", "x" * 2_000 + ".wav"):
-        assert names.name_in_userfield(other) is None
 
 
 # -- links ---------------------------------------------------------------------------------------------------------------
