@@ -14,7 +14,8 @@ from daemon.calls.on_bridges import OnBridges
 from daemon.calls.on_channels import OnChannels
 from daemon.calls.on_dials import OnDials
 from daemon.calls.on_moves import OnMoves
-from daemon.calls.rules import Judgement, extension_of, is_external
+from daemon.calls.parties import extension_of, is_external
+from daemon.calls.rules import Judgement
 from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction
 from daemon.model.signal import CallChange, Ended
@@ -175,7 +176,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
                     if channel in judgement.customers:
                         continue
                     if channel.group is judgement.group:
-                        heard.append(judgement.number_of(channel) or "")
+                        heard.append(judgement.parties.number_of(channel) or "")
                     elif not is_external(channel, self.view):
                         heard.append(extension_of(channel, self.view) or "")
         return heard

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from daemon.ami.wire import unescape
 from daemon.calls.graph import PLUMBING, Bridge, Channel, Graph, Group, Talk
-from daemon.calls.rules import has_customer
+from daemon.calls.parties import has_customer
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
 from daemon.model.call import CLICK_CHANNEL, Call
@@ -91,6 +91,7 @@ class Facts:
             group.has_gap = True
         if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
             group.originated = True
+        group.parties = None
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel
         self._state(channel, event.get(f"{prefix}ChannelState"), at)
@@ -201,6 +202,7 @@ class Facts:
             if not has_customer(keep, self.view):
                 keep, give = give, keep
         self._close_as_consult(give, at)
+        keep.parties = None
         self._dirty.pop(give, None)
         self._closing.pop(give, None)
         for channel in give.channels.values():

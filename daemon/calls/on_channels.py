@@ -30,12 +30,13 @@ class OnChannels(Facts):
         channel.shown_as = number
         if channel.number is None:
             channel.number, channel.is_outside = number, None
+        channel.group.parties = None
         self._see(channel.group, at)
 
     def _rename(self, event: Event, at: float) -> None:
         channel = self._graph.channels.get(event.get("Uniqueid") or "")
         if channel is not None and (name := event.get("Newname")):
-            channel.name = name
+            channel.name, channel.group.parties = name, None
 
     def _hangup_request(self, event: Event, at: float) -> None:
         channel = self._channel(event, at)

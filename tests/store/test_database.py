@@ -203,7 +203,8 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(db: Database) -> Non
         await r.record(a_call(), Ended(()), wake=False)
         tables = [row["relname"] for row in await db.fetch(
             "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid where c.relkind in ('r', 'p') and not c.relispartition "
-            "and a.attname = 'enterprise_number' and c.relnamespace = 'public'::regnamespace and has_table_privilege('vochid_app', c.oid, 'select')")]  # fmt: skip
+            "and a.attname = 'enterprise_number' and c.relnamespace = 'public'::regnamespace "
+            "and has_table_privilege('vochid_app', c.oid, 'select')")]  # fmt: skip
         assert len(tables) >= 9
         for tenant in ("9999", ""):
             for table in tables:
