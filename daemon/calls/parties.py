@@ -6,10 +6,14 @@ are there, and that is rules.py.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from daemon.calls.graph import Channel, Group
 from daemon.calls.view import PbxView
-from daemon.model.call import CLICK_CHANNEL, Direction
+from daemon.model.call import CLICK_CHANNEL, Direction, LegKind
 from daemon.model.phone import to_e164
+
+_BY_BIRTH = attrgetter("created_at")
 
 
 def is_external(channel: Channel, view: PbxView) -> bool:
@@ -61,8 +65,23 @@ class Parties:
     """The people of one group and what follows from who they are. To be read only."""
 
     __slots__ = (
-        "_numbers", "arrived", "called", "colleagues", "customer_name", "customer_number", "customers", "direction", "externals", "group",
-        "initiator", "initiator_number", "internals", "line", "view",
+        "_numbers",
+        "_parts",
+        "arrived",
+        "called",
+        "colleagues",
+        "customer_name",
+        "customer_number",
+        "customers",
+        "direction",
+        "externals",
+        "group",
+        "initiator",
+        "initiator_number",
+        "internals",
+        "line",
+        "ours",
+        "view",
     )  # fmt: skip
 
     def __init__(self, group: Group, view: PbxView) -> None:
@@ -74,7 +93,6 @@ class Parties:
         for channel in group.channels.values():
             if not channel.is_plumbing:
                 (self.externals if is_external(channel, view) else self.internals).append(channel)
-        self.called = [channel for channel in self.internals if is_called(channel)]
         # In a call of our own placing nobody arrives, whatever part of it was not seen.
         came = [] if group.linkedid.startswith(CLICK_CHANNEL) else [channel for channel in self.externals if not is_called(channel)]
         self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles] if view.employee_mobiles else []
@@ -86,6 +104,23 @@ class Parties:
         self.customer_number = self._customer_number()
         self.customer_name = self.customers[0].caller_name if self.direction is Direction.IN and self.customers else None
         self.line = self._line()
+        self.ours = [(channel, number) for channel in self.internals if (number := self.number_of(channel))]
+        self.called = [(channel, number) for channel, number in self.ours if is_called(channel)]
+        self._parts: list[tuple[Channel, str | None, LegKind]] | None = None
+
+    @property
+    def parts(self) -> list[tuple[Channel, str | None, LegKind]]:
+        """The real channels by birth, each with its number and whose it is."""
+        if self._parts is None:
+            real = [channel for channel in self.group.channels.values() if not channel.is_plumbing]
+            real.sort(key=_BY_BIRTH)
+            self._parts = [(channel, self.number_of(channel), self._kind(channel)) for channel in real]
+        return self._parts
+
+    def _kind(self, channel: Channel) -> LegKind:
+        if channel not in self.externals:
+            return LegKind.INTERNAL
+        return LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
 
     def _initiator(self) -> Channel | None:
         if self.arrived:
@@ -129,6 +164,8 @@ class Parties:
             return [self.initiator] if self.initiator else self.internals[:1]
         if not self.externals:
             return []
+        if len(self.externals) == 1:
+            return self.externals
         number = self.dialled_number(self.externals[0])
         return [channel for channel in self.externals if self.dialled_number(channel) == number]
 
@@ -136,9 +173,10 @@ class Parties:
         """A party's number: extension, or the outside number as it called or was dialled."""
         if channel.group is not self.group:
             return self._number(channel)
-        if channel not in self._numbers:
-            self._numbers[channel] = self._number(channel)
-        return self._numbers[channel]
+        if channel in self._numbers:
+            return self._numbers[channel]
+        number = self._numbers[channel] = self._number(channel)
+        return number
 
     def _number(self, channel: Channel) -> str | None:
         if not is_external(channel, self.view):

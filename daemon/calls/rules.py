@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
 
 from daemon.calls.graph import Channel, Dial, Group, Move, Talk
 from daemon.calls.parties import parties_of
 from daemon.calls.view import PbxView
-from daemon.model.call import Call, Direction, Leg, LegKind, Result, Transfer
+from daemon.model.call import Call, Direction, Leg, Result, Transfer
 
 ABANDON_TO_HANGUP_S = 0.5
 _NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
-
-_BY_BIRTH = attrgetter("created_at")
 
 # Q.850 causes. DialStatus alone does not tell these apart: a phone's 403 and 404 arrive as NOANSWER.
 _BUSY_CAUSES = frozenset({17})
@@ -76,24 +74,21 @@ class Judgement:
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        initiator, picked_up = self.parties.initiator, [move.target for move in self.group.moves if move.kind == "pickup"]
-        rang: dict[str, None] = {}
-        for channel in self.parties.called:
-            if channel is not initiator and not channel.consulted and channel not in picked_up and _was_alerted(channel):
-                number = self.parties.number_of(channel)
-                if number:
-                    rang[number] = None
+        initiator, moves = self.parties.initiator, self.group.moves
+        picked_up = [move.target for move in moves if move.kind == "pickup"] if moves else ()
+        rang: list[str] = []
+        for channel, number in self.parties.called:
+            if channel is not initiator and number not in rang and not channel.consulted and channel not in picked_up and _was_alerted(channel):
+                rang.append(number)
         return tuple(rang)
 
-    def ringing_now(self) -> tuple[str, ...]:
-        """Internal numbers whose phone is being alerted at this moment."""
-        now: dict[str, None] = {}
-        for channel in self.parties.called:
-            if channel.up_at is None and channel.ended_at is None and _was_alerted(channel):
-                number = self.parties.number_of(channel)
-                if number:
-                    now[number] = None
-        return tuple(now)
+    def ringing_now(self) -> list[str]:
+        """Internal numbers whose phone is being alerted at this moment, each once."""
+        now: list[str] = []
+        for channel, number in self.parties.called:
+            if channel.up_at is None and channel.ended_at is None and number not in now and _was_alerted(channel):
+                now.append(number)
+        return now
 
     def talking_now(self) -> str | None:
         """The internal number of who talks with the customer at this moment."""
@@ -102,8 +97,7 @@ class Judgement:
 
     def up_now(self) -> set[str]:
         """Internal numbers whose phone is off the hook in this call."""
-        up = (self.parties.number_of(channel) for channel in self.parties.internals if channel.up_at is not None and channel.ended_at is None)
-        return {number for number in up if number}
+        return {number for channel, number in self.parties.ours if channel.up_at is not None and channel.ended_at is None}
 
     def spans(self) -> list[Talk]:
         """Talks, with a pause after which the same person comes back counted in, unless the customer was parked meanwhile."""
@@ -204,13 +198,12 @@ class Judgement:
 
     def transfers(self) -> tuple[Transfer, ...]:
         """Everything that moved the call, in order: what people did, and forwards by the phone that rang (302)."""
-        found = [(move.order, self._moved(move)) for move in self.group.moves]
+        found = [(move.order, self._moved(move)) for move in self.group.moves] if self.group.moves else []
         for dial in self.group.dials:
-            source = self.group.channels.get(dial.dest)
-            if dial.forwarded and source is not None and not source.is_plumbing:
+            if dial.forwarded and (source := self.group.channels.get(dial.dest)) is not None and not source.is_plumbing:
                 target, done = self._taken_after(dial.order, source)
                 found.append((dial.order, Transfer("forward", self.parties.number_of(source), target, done)))
-        return tuple(transfer for _, transfer in sorted(found, key=lambda item: item[0]))
+        return tuple([transfer for _, transfer in sorted(found, key=itemgetter(0))]) if found else ()
 
     def _moved(self, move: Move) -> Transfer:
         source = self.parties.number_of(move.source) if move.source else self._parker(move.source_shown)
@@ -287,7 +280,7 @@ class Judgement:
         """An outline with its legs and its talk time."""
         last = self.group.last_seen_at
         talked = sum([max(0.0, (last if talk.end is None else talk.end) - talk.start) for talk in self.spans()])
-        legs = tuple([self._leg(channel) for channel in sorted(self.group.channels.values(), key=_BY_BIRTH) if not channel.is_plumbing])
+        legs = self._legs()
         if self.group.prior is not None:
             legs = all_legs(legs, self.group.prior.legs)
         return Call(
@@ -317,13 +310,15 @@ class Judgement:
             legs=legs,
         )
 
-    def _leg(self, channel: Channel) -> Leg:
-        kind = LegKind.INTERNAL
-        if channel in self.parties.externals:
-            kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
+    def _legs(self) -> tuple[Leg, ...]:
         # A channel may outlive the call, in another one or by a moment: its part in this one is over.
-        ended_at = channel.ended_at if channel.ended_at is not None else self.group.closed_at
-        return Leg(channel.name, self.parties.number_of(channel), kind, channel.created_at, channel.up_at, ended_at, channel.cause)
+        over_at = self.group.closed_at
+        return tuple(
+            [
+                Leg(c.name, number, kind, c.created_at, c.up_at, c.ended_at if c.ended_at is not None else over_at, c.cause)
+                for c, number, kind in self.parties.parts
+            ]
+        )
 
 
 def outlined(call: Call) -> Outline:

@@ -59,7 +59,7 @@ class Teller:
 def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]:
     signals: list[Signal] = []
     ringing = _ringing(judgement, record)
-    if fresh := tuple(number for number in ringing if number not in told.popups and number != told.in_talk):
+    if fresh := tuple([number for number in ringing if number not in told.popups and number != told.in_talk]):
         signals.append(Ringing(fresh))
         told.popups += fresh
     if record.answered_at is not None and not told.answered:
@@ -68,26 +68,25 @@ def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]
     if record.ended_at is not None:
         signals.append(Ended(told.popups))
         told.popups = ()
-    elif judgement.direction is not Direction.OUT or told.answered:
+    elif told.popups and (judgement.direction is not Direction.OUT or told.answered):
         stays = {*ringing, record.last_talked, *judgement.up_now()}
-        if gone := tuple(number for number in told.popups if number not in stays):
+        if gone := tuple([number for number in told.popups if number not in stays]):
             signals.append(StoppedRinging(gone))
-            told.popups = tuple(number for number in told.popups if number in stays)
+            told.popups = tuple([number for number in told.popups if number in stays])
     return signals
 
 
-def _ringing(judgement: Judgement, record: Outline) -> tuple[str, ...]:
+def _ringing(judgement: Judgement, record: Outline) -> list[str]:
     """Who is to see a popup now: phones that ring, and who came to the call without ringing for it (a transfer after a
     consultation, a pickup, a parked call fetched); for an outgoing call its initiator, once the customer's side is dialled.
     """
+    if judgement.direction is Direction.OUT and record.answered_at is None:
+        is_dialled = record.initiator and any(channel.dialled for channel in judgement.parties.externals)
+        return [record.initiator] if record.initiator and is_dialled else []
+    now = judgement.ringing_now()
+    if judgement.direction is Direction.OUT and record.initiator in now:
+        now.remove(record.initiator)
     talking = judgement.talking_now()
-    if judgement.direction is not Direction.OUT:
-        return _once(*judgement.ringing_now(), talking)
-    if record.answered_at is not None:
-        return _once(*(number for number in judgement.ringing_now() if number != record.initiator), talking)
-    is_dialled = any(channel.dialled for channel in judgement.parties.externals)
-    return _once(record.initiator) if is_dialled else ()
-
-
-def _once(*numbers: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(number for number in numbers if number))
+    if talking and talking not in now:
+        now.append(talking)
+    return now
