@@ -120,8 +120,9 @@ class Facts:
         if is_partial and not channel.is_plumbing:
             group.has_gap = True
         if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
-            group.originated = True
-        group.parties = None
+            group.originated, group.parties = True, None
+        if not channel.is_plumbing:
+            group.parties = None
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel
         self._state(channel, event.get(headers.state), at)

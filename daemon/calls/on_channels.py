@@ -27,10 +27,10 @@ class OnChannels(Facts):
         if channel is None:
             return
         number = known(event.get("CallerIDNum"))
-        channel.shown_as = number
+        if number != channel.shown_as or channel.number is None:
+            channel.shown_as, channel.group.parties = number, None
         if channel.number is None:
             channel.number, channel.is_outside = number, None
-        channel.group.parties = None
         self._see(channel.group, at)
 
     def _rename(self, event: Event, at: float) -> None:

@@ -46,11 +46,13 @@ def extension_of(channel: Channel, view: PbxView) -> str | None:
     """
     if channel.is_plumbing or (is_external(channel, view) and view.is_trunk(channel.name)):
         return None
-    dialled = channel.dialled.caller_exten if channel.dialled else None
-    known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
-    if known is None and channel.context == view.internal_context and channel.endpoint.isdigit():
-        return channel.endpoint  # a phone of ours that the pattern forgot: better its account than nobody
-    return known
+    endpoint = channel.endpoint
+    for number in (endpoint, channel.number, channel.dialled.caller_exten if channel.dialled else None):
+        if view.is_extension(number):
+            return number
+    if channel.context == view.internal_context and endpoint.isdigit():
+        return endpoint  # a phone of ours that the pattern forgot: better its account than nobody
+    return None
 
 
 def parties_of(group: Group, view: PbxView) -> Parties:
@@ -235,8 +237,9 @@ class Parties:
         if self.direction is Direction.IN:
             return self.view.line(self.customers[0].exten) if self.customers else None
         if self.direction is Direction.OUT:
-            shown = [dial.caller_shown for dial in self.group.dials] + [c.shown_as or "" for c in self.internals]
-            return next((line for text in shown if (line := self.view.known_line(text))), None)
+            for text in (*[dial.caller_shown for dial in self.group.dials], *[channel.shown_as for channel in self.internals]):
+                if line := self.view.known_line(text):
+                    return line
         return None
 
 
