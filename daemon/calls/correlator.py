@@ -6,6 +6,7 @@ themselves are facts.py and graph.py); what they mean is judged by rules.py, wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from daemon.calls.facts import MAX_CHANNELS, Event
@@ -14,7 +15,8 @@ from daemon.calls.on_bridges import OnBridges
 from daemon.calls.on_channels import OnChannels
 from daemon.calls.on_dials import OnDials
 from daemon.calls.on_moves import OnMoves
-from daemon.calls.rules import Judgement, extension_of, is_external
+from daemon.calls.parties import extension_of, is_external
+from daemon.calls.rules import Judgement
 from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction
 from daemon.model.signal import CallChange, Ended
@@ -69,14 +71,15 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
 
     def feed(self, event: Event, at: float) -> list[CallChange]:
         """Takes one event that arrived at Unix time `at`; gives the changes it brought, in order."""
-        if self._closing:
+        if at >= self._next_close_at:
             self._close_due(at)
         handler = self._handlers.get(event.event)
         if handler is not None:
             self._order += 1
             handler(event, at)
-            self._settle(at)
-        return self._drain()
+            if self._dirty:
+                self._settle(at)
+        return self._drain() if self._out else []
 
     def tick(self, at: float) -> list[CallChange]:
         """Lets time pass: closes calls whose grace is over."""
@@ -137,25 +140,25 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
 
     def _settle(self, at: float) -> None:
         while self._dirty:
-            group, _ = self._dirty.popitem()
-            if group.closed_at is None:
-                self._update(group, at)
-
-    def _update(self, group: Group, at: float) -> None:
-        if self._is_worth_telling(group):
-            judgement = Judgement(group, self.view)
-            self._follow_talk(group, judgement, at)
-            self._tell(group, judgement, at)
+            group, is_record = self._dirty.popitem()
+            if group.closed_at is None and self._is_worth_telling(group):
+                judgement = Judgement(group, self.view)
+                is_heard = self._follow_talk(group, judgement, at)
+                if is_record or is_heard or not self._teller.knows(group):
+                    self._tell(group, judgement, at)
 
     def _is_worth_telling(self, group: Group) -> bool:
         """Not before it is clear what it is: a channel that was only created may yet be dialled, or be a click-to-call; one of
         ours that dialled nobody yet may be about to pick up, to fetch a parked call or to enter a conference.
         """
-        if group.dials or group.closed_at is not None or self._teller.knows(group):
-            return any(not c.is_plumbing and (c.is_started or c.dialled) for c in group.channels.values())
-        return any(c.is_started and not c.is_plumbing and is_external(c, self.view) for c in group.channels.values())
+        is_clear = group.dials or group.closed_at is not None or self._teller.knows(group)
+        for channel in group.channels.values():
+            if not channel.is_plumbing and ((channel.is_started or channel.dialled) if is_clear else (channel.is_started and is_external(channel, self.view))):
+                return True
+        return False
 
-    def _follow_talk(self, group: Group, judgement: Judgement, at: float) -> None:
+    def _follow_talk(self, group: Group, judgement: Judgement, at: float) -> bool:
+        """Notes who talks with the customer now; gives whether anybody does."""
         heard = self._heard(judgement)
         for person in heard:
             group.heard[person] = self._order
@@ -165,6 +168,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
             current = None
         if current is None and heard:
             group.talks.append(Talk(heard[0], at, order=self._order))
+        return bool(heard)
 
     def _heard(self, judgement: Judgement) -> list[str]:
         """Who of ours the customer hears now. In a conference that may be somebody of another conversation, but not its customer."""
@@ -175,7 +179,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
                     if channel in judgement.customers:
                         continue
                     if channel.group is judgement.group:
-                        heard.append(judgement.number_of(channel) or "")
+                        heard.append(judgement.parties.number_of(channel) or "")
                     elif not is_external(channel, self.view):
                         heard.append(extension_of(channel, self.view) or "")
         return heard
@@ -195,7 +199,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
         if not group.live():
             self._close(group, at)
         elif self._customer_is_gone(group, judgement):
-            self._closing.setdefault(group, at + GRACE_S)
+            self._next_close_at = min(self._next_close_at, self._closing.setdefault(group, at + GRACE_S))
 
     def _customer_is_gone(self, group: Group, judgement: Judgement) -> bool:
         customers = judgement.customers
@@ -208,6 +212,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
             del self._closing[group]
             if group.closed_at is None and self._customer_is_gone(group, Judgement(group, self.view)):
                 self._close(group, at)
+        self._next_close_at = min(self._closing.values(), default=math.inf)
 
     def _close(self, group: Group, at: float) -> None:
         judgement = Judgement(group, self.view)

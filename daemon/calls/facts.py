@@ -6,12 +6,13 @@ Channels are joined into groups by union over dials, bridges, Local pairs and Li
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from daemon.ami.wire import unescape
 from daemon.calls.graph import PLUMBING, Bridge, Channel, Graph, Group, Talk
-from daemon.calls.rules import has_customer
+from daemon.calls.parties import has_customer
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
 from daemon.model.call import CLICK_CHANNEL, Call
@@ -30,6 +31,32 @@ class Event(Protocol):
         """The header's first value, or None."""
 
 
+class Headers(NamedTuple):
+    """The headers in which an event speaks of one of its channels."""
+
+    uniqueid: str
+    linkedid: str
+    channel: str
+    state: str
+    context: str
+    exten: str
+    number: str
+    name: str
+
+
+def _headers(prefix: str) -> Headers:
+    names = ("Uniqueid", "Linkedid", "Channel", "ChannelState", "Context", "Exten", "CallerIDNum", "CallerIDName")
+    return Headers(*[f"{prefix}{name}" for name in names])
+
+
+# Made once, since every event asks for some.
+_PREFIXES = (
+    "", "Dest", "LocalOne", "LocalTwo", "Transferer", "Transferee", "OrigTransferer", "SecondTransferer", "TransferTarget", "Target", "Parkee",
+    "Retriever",
+)  # fmt: skip
+HEADERS = {prefix: _headers(prefix) for prefix in _PREFIXES}
+
+
 class Facts:
     """The channels, bridges and groups of one PBX."""
 
@@ -39,9 +66,10 @@ class Facts:
         self._by_linkedid: dict[str, Group] = {}
         self._teller = Teller()
         self._closing: dict[Group, float] = {}
+        self._next_close_at = math.inf  # no close is due before
         self._tombstones: dict[str, float] = {}
         self._tombstone_order: deque[str] = deque()
-        self._dirty: dict[Group, None] = {}
+        self._dirty: dict[Group, bool] = {}  # to be judged; False: only who hears the customer may have changed
         self._adopted: dict[str, Call] = {}
         self._recalls: dict[str, Group] = {}
         self._groups_seen = 0
@@ -52,15 +80,16 @@ class Facts:
 
     def _channel(self, event: Event, at: float, prefix: str = "") -> Channel | None:
         """The channel an event speaks of; one that was never announced is taken in as it is (the trace began later)."""
-        uniqueid = event.get(f"{prefix}Uniqueid")
+        headers = HEADERS[prefix]
+        uniqueid = event.get(headers.uniqueid)
         if not uniqueid:
             return None
         channel = self._graph.channels.get(uniqueid)
         if channel is None:
-            if uniqueid in self._tombstones or not event.get(f"{prefix}Channel"):
+            if uniqueid in self._tombstones or not event.get(headers.channel):
                 return None
             return self._add(event, prefix, at, is_partial=True)
-        linkedid = event.get(f"{prefix}Linkedid")
+        linkedid = event.get(headers.linkedid)
         if linkedid and linkedid != channel.group.linkedid:
             other = self._by_linkedid.get(linkedid)
             if other is not None and other is not channel.group:
@@ -68,20 +97,21 @@ class Facts:
         return channel
 
     def _add(self, event: Event, prefix: str, at: float, *, is_partial: bool) -> Channel:
-        uniqueid = event.get(f"{prefix}Uniqueid") or ""
-        linkedid = event.get(f"{prefix}Linkedid") or uniqueid
+        headers = HEADERS[prefix]
+        uniqueid = event.get(headers.uniqueid) or ""
+        linkedid = event.get(headers.linkedid) or uniqueid
         group = self._by_linkedid.get(linkedid)
         if group is None or group.closed_at is not None:
             group = self._by_linkedid[linkedid] = self._new_group(uniqueid, linkedid, at)
-        name = event.get(f"{prefix}Channel") or ""
+        name = event.get(headers.channel) or ""
         channel = Channel(
             uniqueid=uniqueid,
             name=name,
             linkedid=linkedid,
-            context=event.get(f"{prefix}Context") or "",
-            exten=event.get(f"{prefix}Exten") or "",
-            number=known(event.get(f"{prefix}CallerIDNum")),
-            caller_name=_name(event.get(f"{prefix}CallerIDName")),
+            context=event.get(headers.context) or "",
+            exten=event.get(headers.exten) or "",
+            number=known(event.get(headers.number)),
+            caller_name=_name(event.get(headers.name)),
             created_at=at,
             group=group,
             was_born_called=linkedid != uniqueid and not is_partial,
@@ -90,10 +120,12 @@ class Facts:
         if is_partial and not channel.is_plumbing:
             group.has_gap = True
         if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
-            group.originated = True
+            group.originated, group.parties = True, None
+        if not channel.is_plumbing:
+            group.parties = None
         self._graph.channels[uniqueid] = channel
         group.channels[uniqueid] = channel
-        self._state(channel, event.get(f"{prefix}ChannelState"), at)
+        self._state(channel, event.get(headers.state), at)
         if channel.is_started or is_partial:
             self._touch(group, at)
         else:
@@ -121,10 +153,18 @@ class Facts:
             if channel.ringing_at is None:
                 channel.ringing_at, is_news = at, True
         elif state == "6" and channel.up_at is None:
-            channel.up_at, is_news = at, channel.dialled is not None or channel.was_born_called
+            channel.up_at, is_news = at, self._rings_first_now(channel)
         if state in ("4", "6") and not channel.is_started:
-            channel.is_started = is_news = True
+            channel.is_started = True
+            is_news = is_news or channel.dialled is None
         return is_news and not channel.is_plumbing
+
+    def _rings_first_now(self, channel: Channel) -> bool:
+        """Whether being picked up is the first that is heard of a called phone: one that rang is merely off the hook now."""
+        dial = channel.dialled
+        if dial is None:
+            return channel.was_born_called
+        return (channel.ringing_at is None and dial.alerted_at is None) or channel.group.parties is None
 
     def _end_channel(self, channel: Channel, at: float, cause: int | None) -> None:
         channel.ended_at, channel.cause = at, cause
@@ -188,7 +228,13 @@ class Facts:
         if group.closed_at is None:
             if at > group.last_seen_at:
                 group.last_seen_at = at
-            self._dirty[group] = None
+            self._dirty[group] = True
+
+    def _touch_talk(self, group: Group, at: float) -> None:
+        """Somebody left: it is news only when the customer hears somebody else now."""
+        if group.closed_at is None:
+            self._see(group, at)
+            self._dirty.setdefault(group, group.parties is None)
 
     def _join(self, one: Group, other: Group, at: float) -> None:
         """Two groups turn out to be one conversation: the customer's goes on, else the older; the other's record is closed."""
@@ -201,6 +247,7 @@ class Facts:
             if not has_customer(keep, self.view):
                 keep, give = give, keep
         self._close_as_consult(give, at)
+        keep.parties = None
         self._dirty.pop(give, None)
         self._closing.pop(give, None)
         for channel in give.channels.values():

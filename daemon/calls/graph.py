@@ -6,8 +6,12 @@ A call is a graph, not a Linkedid: Linkedid changes when calls merge. Nothing he
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from daemon.model.call import Call
+
+if TYPE_CHECKING:
+    from daemon.calls.parties import Parties
 
 # Bridges in which people talk; parking and queue holding are `holding`.
 TALKING_BRIDGES = frozenset({"basic", "base", "", "stasis"})
@@ -133,6 +137,7 @@ class Group:
     confers: bool = False  # in a conference, where other customers may be too
     saw_hangup_request: bool = False
     call_id: str = ""  # of this boot; made by rules.py when first needed
+    parties: Parties | None = None  # judged by parties.py, kept until one of the facts that say who is who changes
     prior: Call | None = None  # what a former process stored of this call: its beginning was not seen here
 
     def live(self) -> list[Channel]:

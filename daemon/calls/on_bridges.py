@@ -45,7 +45,7 @@ class OnBridges(Facts):
         if channel is not None and channel.bridge == event.get("BridgeUniqueid"):
             bridge = self._graph.bridges.get(channel.bridge or "")
             self._leave(channel)
-            self._touch(channel.group, at)
+            self._touch_talk(channel.group, at)
             if bridge is not None and channel.group.confers:
                 self._touch_members(bridge.members, at)
 

@@ -29,7 +29,8 @@ class OnChannels(Facts):
         if channel is None:
             return
         number = known(event.get("CallerIDNum"))
-        channel.shown_as = number
+        if number != channel.shown_as or channel.number is None:
+            channel.shown_as, channel.group.parties = number, None
         if channel.number is None:
             channel.number, channel.is_outside = number, None
         self._see(channel.group, at)
@@ -37,7 +38,7 @@ class OnChannels(Facts):
     def _rename(self, event: Event, at: float) -> None:
         channel = self._graph.channels.get(event.get("Uniqueid") or "")
         if channel is not None and (name := event.get("Newname")):
-            channel.name = name
+            channel.name, channel.group.parties = name, None
 
     def _hangup_request(self, event: Event, at: float) -> None:
         channel = self._channel(event, at)

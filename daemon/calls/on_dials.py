@@ -23,7 +23,7 @@ class OnDials(Facts):
         elif (recalled := self._recalls.pop(dest.endpoint, None)) is not None and recalled.closed_at is None:
             self._join(recalled, dest.group, at)  # nobody took the transfer: Asterisk calls the one who hung up back
         else:
-            dest.group.originated = True
+            dest.group.originated, dest.group.parties = True, None
         if caller is not None and dest.is_started:
             self._picked_up(caller, dest)
         self._begin(event, caller, dest, at)
@@ -40,6 +40,7 @@ class OnDials(Facts):
             caller_shown=event.get("CallerIDNum") or "",
         )
         dest.group.dials.append(dest.dialled)
+        dest.group.parties = None
         return dest.dialled
 
     def _dial_state(self, event: Event, at: float) -> None:
@@ -91,6 +92,7 @@ class OnDials(Facts):
         channel = self._graph.channels.get(event.get("Uniqueid") or "")
         if channel is not None:
             channel.group.originate_exten = event.get("Exten") or _dialled_by_data(event.get("Data"))
+            channel.group.parties = None
             self._touch(channel.group, at)
 
 

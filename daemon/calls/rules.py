@@ -1,14 +1,16 @@
-"""What the facts mean: direction, who is the customer, who talked, how it ended. Pure: facts in, record out."""
+"""What the facts mean: who was alerted, who talked, how it ended. Pure: facts in, record out. Who is who: parties.py."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from operator import itemgetter
+from typing import NamedTuple
 
 from daemon.calls.graph import Channel, Dial, Group, Move, Talk
+from daemon.calls.parties import parties_of
 from daemon.calls.view import PbxView
-from daemon.model.call import CLICK_CHANNEL, Call, Direction, Leg, LegKind, Result, Transfer
-from daemon.model.phone import to_e164
+from daemon.model.call import Call, Direction, Leg, Result, Transfer
 
 ABANDON_TO_HANGUP_S = 0.5
 _NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
@@ -26,196 +28,67 @@ def call_id(view: PbxView, first_uniqueid: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, "\0".join((view.enterprise, view.pbx, view.boot, first_uniqueid))))
 
 
-def is_external(channel: Channel, view: PbxView) -> bool:
-    """Whether a real channel leads out of the office. A dialled trunk carries the trunk's own context too."""
-    if channel.is_outside is None:
-        channel.is_outside = not channel.is_plumbing and _leads_out(channel, view)
-    return channel.is_outside
+class Outline(NamedTuple):
+    """The record without what changes all the time: legs, talk time. Two outlines that are equal tell nobody anything new."""
 
-
-def _leads_out(channel: Channel, view: PbxView) -> bool:
-    if view.is_trunk(channel.name) or channel.context in view.inbound_contexts:
-        return True
-    return channel.context != view.internal_context and _own_extension(channel, view) is None
-
-
-def has_customer(group: Group, view: PbxView) -> bool:
-    """Whether somebody from outside is in the group."""
-    return any(is_external(channel, view) for channel in group.channels.values())
-
-
-def _own_extension(channel: Channel, view: PbxView) -> str | None:
-    return next((number for number in (channel.endpoint, channel.number) if view.is_extension(number)), None)
-
-
-def extension_of(channel: Channel, view: PbxView) -> str | None:
-    """The internal number behind a channel: its endpoint's name, else the number it was born with, else what was dialled to
-    reach it.
-
-    Not its later CallerIDNum: a dialplan that sets the outgoing caller id turns that into the company's line.
-    """
-    if channel.is_plumbing or (is_external(channel, view) and view.is_trunk(channel.name)):
-        return None
-    dialled = channel.dialled.caller_exten if channel.dialled else None
-    known = next((number for number in (channel.endpoint, channel.number, dialled) if view.is_extension(number)), None)
-    if known is None and channel.context == view.internal_context and channel.endpoint.isdigit():
-        return channel.endpoint  # a phone of ours that the pattern forgot: better its account than nobody
-    return known
+    id: str
+    enterprise: str
+    pbx: str
+    linkedid: str
+    direction: Direction
+    started_at: float
+    customer_number: str | None
+    customer_name: str | None
+    line: str | None
+    answered_at: float | None
+    ended_at: float | None
+    result: Result | None
+    rang: tuple[str, ...]
+    answered_by: str | None
+    last_talked: str | None
+    initiator: str | None
+    transfers: tuple[Transfer, ...]
+    queue: str | None
+    click_to_call: bool
+    consult: bool
+    recordings: tuple[str, ...]
+    gap: bool
 
 
 class Judgement:
-    """Everything derived from one group's facts, each thing once."""
+    """What one group's facts mean at this moment."""
+
+    __slots__ = ("customers", "direction", "group", "parties", "view")
 
     def __init__(self, group: Group, view: PbxView) -> None:
         self.group = group
         self.view = view
-        self.externals: list[Channel] = []
-        self.internals: list[Channel] = []
-        for channel in group.channels.values():
-            if not channel.is_plumbing:
-                (self.externals if is_external(channel, view) else self.internals).append(channel)
-        # In a call of our own placing nobody arrives, whatever part of it was not seen.
-        came = [] if group.linkedid.startswith(CLICK_CHANNEL) else [channel for channel in self.externals if _arrived(channel)]
-        self.colleagues = [channel for channel in came if self._shown_number(channel) in view.employee_mobiles] if view.employee_mobiles else []
-        self.arrived = [channel for channel in came if channel not in self.colleagues] if self.colleagues else came
-        self.initiator = self._initiator()
-        self.direction = group.prior.direction if group.prior else self._direction()
-        self.customers = self._customers()
-
-    # -- who ---------------------------------------------------------------------------------------------------------
-
-    def _initiator(self) -> Channel | None:
-        if self.arrived:
-            return None
-        for channel in self.internals:
-            if channel.dialled is None and not _is_called(channel):
-                return channel
-        if self.group.originated:
-            return self.internals[0] if self.internals else None
-        return self.colleagues[0] if self.colleagues else None
-
-    def _direction(self) -> Direction:
-        if self.arrived:
-            return Direction.IN
-        if self.group.originated:
-            return Direction.OUT
-        first = self.initiator
-        if first is not None and self.view.is_extension(first.exten) and not self._went_out_as(first.exten):
-            return Direction.INTERNAL
-        if first in self.colleagues and len(self.externals) == len(self.colleagues):
-            return Direction.INTERNAL  # from their mobile: no customer, and no missed call
-        if self.externals:
-            return Direction.INTERNAL if all(self._is_colleague(channel) for channel in self.externals) else Direction.OUT
-        if first is None or not self.view.is_phone(first.exten):
-            return Direction.INTERNAL
-        return Direction.INTERNAL if self.view.number(first.exten) in self.view.employee_mobiles else Direction.OUT
-
-    def _is_colleague(self, channel: Channel) -> bool:
-        """Whether an outside channel is the mobile of one of ours."""
-        return channel in self.colleagues or self.dialled_number(channel) in self.view.employee_mobiles
-
-    def _went_out_as(self, dialled: str) -> bool:
-        """Whether a trunk was given this very number: an emergency number may look like an extension."""
-        return any(channel.dialled and channel.dialled.caller_exten == dialled for channel in self.externals)
-
-    def _customers(self) -> list[Channel]:
-        """The channels that are the customer, one after the other (reserve trunks); for an internal call its initiator."""
-        if self.direction is Direction.IN:
-            return self.arrived[:1]
-        if self.direction is Direction.INTERNAL:
-            return [self.initiator] if self.initiator else self.internals[:1]
-        if not self.externals:
-            return []
-        number = self.dialled_number(self.externals[0])
-        return [channel for channel in self.externals if self.dialled_number(channel) == number]
-
-    def number_of(self, channel: Channel) -> str | None:
-        """A party's number: extension, or the outside number as it called or was dialled."""
-        if not is_external(channel, self.view):
-            return extension_of(channel, self.view)
-        return self._shown_number(channel) if _arrived(channel) else self.dialled_number(channel)
-
-    def _shown_number(self, channel: Channel) -> str | None:
-        """The number a caller showed. A gateway may show the line's own number until the dialplan sets the caller's."""
-        for text in (channel.number, channel.shown_as):
-            if text and not self.view.known_line(text):
-                return self.view.number(text)
-        return None
-
-    def dialled_number(self, channel: Channel) -> str | None:
-        """The number that was dialled to reach an external channel.
-
-        A dial string may differ from what was dialled (prefixes, other digits): the first candidate that is a real
-        number wins, from what the caller dialled to what the trunk was given.
-        """
-        dial = channel.dialled
-        candidates = [dial.caller_exten, dial.dial_string.partition("@")[0].rpartition("/")[2]] if dial else []
-        candidates.insert(1, channel.number or "")
-        if self.arrived:  # an arrived call that goes out again, to a mobile: the dialplan stands at the line that was called
-            candidates = [text for text in candidates if not self.view.known_line(text)]
-        if self.initiator is not None and not self.group.originated:
-            candidates.append(self.initiator.exten)
-        for candidate in candidates:
-            if candidate and (number := to_e164(candidate, self.view.country)):
-                return number
-        shorter = [shown for candidate in candidates if (shown := self.view.number(candidate))]
-        return next((shown for shown in shorter if not self.view.is_extension(shown)), shorter[0] if shorter else None)
-
-    @property
-    def customer_number(self) -> str | None:
-        if self.direction is Direction.INTERNAL:
-            return self._called_inside()
-        if self.customers:
-            return self.number_of(self.customers[0])
-        return self._meant_to_call()
-
-    def _meant_to_call(self) -> str | None:
-        """The number of an outgoing call that got no further than our own phone."""
-        first = self.initiator
-        if not self.group.originated:
-            return self.view.number(first.exten) if first else None
-        # OriginateResponse names it, but may come too late; the first leg shows it to the manager.
-        shown = [self.group.originate_exten, first.shown_as if first else None, *(dial.caller_shown for dial in self.group.dials)]
-        return next((self.view.number(text) for text in shown if self.view.is_phone(text) and not self.view.known_line(text)), None)
-
-    def _called_inside(self) -> str | None:
-        first = self.initiator
-        if first is None:
-            return None
-        return self.view.line(first.exten) if self.view.is_phone(first.exten) else first.exten or None
-
-    @property
-    def customer_name(self) -> str | None:
-        return self.customers[0].caller_name if self.direction is Direction.IN and self.customers else None
-
-    @property
-    def line(self) -> str | None:
-        if self.direction is Direction.IN:
-            return self.view.line(self.customers[0].exten)
-        if self.direction is Direction.OUT:
-            shown = [dial.caller_shown for dial in self.group.dials] + [c.shown_as or "" for c in self.internals]
-            return next((line for text in shown if (line := self.view.known_line(text))), None)
-        return None
+        self.parties = parties_of(group, view)
+        self.direction = self.parties.direction
+        self.customers = self.parties.customers
 
     # -- who was alerted, who talked -----------------------------------------------------------------------------------
 
-    @property
     def rang(self) -> tuple[str, ...]:
+        """The internal numbers whose phone was alerted."""
         if self.direction is Direction.OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
-        others = [self.initiator, *(move.target for move in self.group.moves if move.kind == "pickup")]
-        alerted = [c for c in self.internals if _is_called(c) and c not in others and not c.consulted and _was_alerted(c)]
-        return tuple(dict.fromkeys(number for c in alerted if (number := extension_of(c, self.view))))
+        initiator, moves = self.parties.initiator, self.group.moves
+        picked_up = [move.target for move in moves if move.kind == "pickup"] if moves else ()
+        rang: list[str] = []
+        for channel, number in self.parties.called:
+            if channel is not initiator and number not in rang and not channel.consulted and channel not in picked_up and _was_alerted(channel):
+                rang.append(number)
+        return tuple(rang)
 
-    def ringing_now(self) -> tuple[str, ...]:
-        """Internal numbers whose phone is being alerted at this moment."""
-        now = [
-            extension_of(channel, self.view)
-            for channel in self.internals
-            if channel.ended_at is None and channel.up_at is None and _is_called(channel) and _was_alerted(channel)
-        ]
-        return tuple(dict.fromkeys(number for number in now if number))
+    def ringing_now(self) -> list[str]:
+        """Internal numbers whose phone is being alerted at this moment, each once."""
+        now: list[str] = []
+        for channel, number in self.parties.called:
+            if channel.up_at is None and channel.ended_at is None and number not in now and _was_alerted(channel):
+                now.append(number)
+        return now
 
     def talking_now(self) -> str | None:
         """The internal number of who talks with the customer at this moment."""
@@ -224,13 +97,16 @@ class Judgement:
 
     def up_now(self) -> set[str]:
         """Internal numbers whose phone is off the hook in this call."""
-        return {number for c in self.internals if c.ended_at is None and c.up_at is not None and (number := extension_of(c, self.view))}
+        return {number for channel, number in self.parties.ours if channel.up_at is not None and channel.ended_at is None}
 
     def spans(self) -> list[Talk]:
         """Talks, with a pause after which the same person comes back counted in, unless the customer was parked meanwhile."""
+        talks = self.group.talks
+        if len(talks) < 2:
+            return talks
         merged: list[Talk] = []
         parked = [move.order for move in self.group.moves if move.kind == "park"]
-        for talk in self.group.talks:
+        for talk in talks:
             last = merged[-1] if merged else None
             if last is not None and last.person == talk.person and last.end is not None and not any(last.order <= order < talk.order for order in parked):
                 merged[-1] = Talk(talk.person, last.start, talk.end, last.order)
@@ -279,14 +155,14 @@ class Judgement:
         """The side that placed the call; empty when it was never seen."""
         if self.direction is Direction.IN:
             return self.customers[:1]
-        return [self.initiator] if self.initiator else []
+        return [self.parties.initiator] if self.parties.initiator else []
 
     def _is_plumbing(self, dial: Dial) -> bool:
         dest = self.group.channels.get(dial.dest)
         return dest is None or dest.is_plumbing
 
     def _rings_initiator(self, dial: Dial) -> bool:
-        return self.group.originated and self.initiator is not None and dial.dest == self.initiator.uniqueid
+        return self.group.originated and self.parties.initiator is not None and dial.dest == self.parties.initiator.uniqueid
 
     def _leg_result(self, dial: Dial) -> Result | None:
         dest = self.group.channels.get(dial.dest)
@@ -322,18 +198,17 @@ class Judgement:
 
     def transfers(self) -> tuple[Transfer, ...]:
         """Everything that moved the call, in order: what people did, and forwards by the phone that rang (302)."""
-        found = [(move.order, self._moved(move)) for move in self.group.moves]
+        found = [(move.order, self._moved(move)) for move in self.group.moves] if self.group.moves else []
         for dial in self.group.dials:
-            source = self.group.channels.get(dial.dest)
-            if dial.forwarded and source is not None and not source.is_plumbing:
+            if dial.forwarded and (source := self.group.channels.get(dial.dest)) is not None and not source.is_plumbing:
                 target, done = self._taken_after(dial.order, source)
-                found.append((dial.order, Transfer("forward", self.number_of(source), target, done)))
-        return tuple(transfer for _, transfer in sorted(found, key=lambda item: item[0]))
+                found.append((dial.order, Transfer("forward", self.parties.number_of(source), target, done)))
+        return tuple([transfer for _, transfer in sorted(found, key=itemgetter(0))]) if found else ()
 
     def _moved(self, move: Move) -> Transfer:
-        source = self.number_of(move.source) if move.source else self._parker(move.source_shown)
+        source = self.parties.number_of(move.source) if move.source else self._parker(move.source_shown)
         if move.target is not None:
-            target = self.number_of(move.target)
+            target = self.parties.number_of(move.target)
             done = self.group.heard.get(target or "", -1) >= move.order
         else:
             target, done = self._taken_after(move.order, move.source if move.kind != "park" else None)
@@ -351,13 +226,13 @@ class Judgement:
         A call that comes back to its `source` was not taken.
         """
         until = min((move.order for move in self.group.moves if move.order > order), default=None)
-        own = self.number_of(source) if source is not None else None
+        own = self.parties.number_of(source) if source is not None else None
         first = None
         for dial in self.group.dials:
             dest = self.group.channels.get(dial.dest)
             if dial.order <= order or dest is None or dest.is_plumbing or (until is not None and dial.order >= until):
                 continue
-            number = self.number_of(dest)
+            number = self.parties.number_of(dest)
             if number != own and self.group.heard.get(number or "", -1) > dial.order:
                 return number, True
             first = first or number
@@ -369,65 +244,91 @@ class Judgement:
         """The call as it stands."""
         return self.whole(self.outline())
 
-    def outline(self) -> Call:
-        """The record without what changes all the time: legs, talk time. Two outlines that are equal tell nobody anything new."""
-        group, spans = self.group, self.spans()
-        persons = [talk.person for talk in spans]
+    def outline(self) -> Outline:
+        """The call as it stands, without its legs and its talk time."""
+        group, parties, view = self.group, self.parties, self.view
         if not group.call_id:
-            group.call_id = call_id(self.view, group.first_uniqueid)
-        seen = Call(
-            id=group.call_id,
-            enterprise=self.view.enterprise,
-            pbx=self.view.pbx,
-            linkedid=group.linkedid,
-            direction=self.direction,
-            started_at=group.started_at,
-            customer_number=self.customer_number,
-            customer_name=self.customer_name,
-            line=self.line,
-            answered_at=spans[0].start if spans else None,
-            ended_at=group.closed_at,
-            result=self.result() if group.closed_at is not None else None,
-            rang=self.rang,
-            answered_by=persons[0] or None if persons else None,
-            last_talked=persons[-1] or None if persons else None,
-            initiator=self._initiator_number(),
-            transfers=self.transfers() if group.moves or group.dials else (),
-            queue=group.queue,
-            click_to_call=group.originated and self.direction is Direction.OUT,
-            consult=group.consult,
-            recordings=tuple(group.recordings),
-            gap=group.has_gap,
+            group.call_id = call_id(view, group.first_uniqueid)
+        spans = self.spans()
+        seen = Outline(
+            group.call_id,
+            view.enterprise,
+            view.pbx,
+            group.linkedid,
+            self.direction,
+            group.started_at,
+            parties.customer_number,
+            parties.customer_name,
+            parties.line,
+            spans[0].start if spans else None,
+            group.closed_at,
+            self.result() if group.closed_at is not None else None,
+            self.rang(),
+            spans[0].person or None if spans else None,
+            spans[-1].person or None if spans else None,
+            parties.initiator_number,
+            self.transfers(),
+            group.queue,
+            group.originated and self.direction is Direction.OUT,
+            group.consult,
+            tuple(group.recordings),
+            group.has_gap,
         )
         return completed(seen, group.prior) if group.prior else seen
 
-    def whole(self, outline: Call) -> Call:
+    def whole(self, outline: Outline) -> Call:
         """An outline with its legs and its talk time."""
         last = self.group.last_seen_at
-        talked = sum(max(0.0, (talk.end if talk.end is not None else last) - talk.start) for talk in self.spans())
-        legs = tuple(self._leg(c) for c in sorted(self.group.channels.values(), key=lambda c: c.created_at) if not c.is_plumbing)
+        talked = sum([max(0.0, (last if talk.end is None else talk.end) - talk.start) for talk in self.spans()])
+        legs = self._legs()
         if self.group.prior is not None:
             legs = all_legs(legs, self.group.prior.legs)
-        return replace(outline, talk_seconds=talked, legs=legs)
+        return Call(
+            id=outline.id,
+            enterprise=outline.enterprise,
+            pbx=outline.pbx,
+            linkedid=outline.linkedid,
+            direction=outline.direction,
+            started_at=outline.started_at,
+            customer_number=outline.customer_number,
+            customer_name=outline.customer_name,
+            line=outline.line,
+            answered_at=outline.answered_at,
+            ended_at=outline.ended_at,
+            talk_seconds=talked,
+            result=outline.result,
+            rang=outline.rang,
+            answered_by=outline.answered_by,
+            last_talked=outline.last_talked,
+            initiator=outline.initiator,
+            transfers=outline.transfers,
+            queue=outline.queue,
+            click_to_call=outline.click_to_call,
+            consult=outline.consult,
+            recordings=outline.recordings,
+            gap=outline.gap,
+            legs=legs,
+        )
 
-    def _initiator_number(self) -> str | None:
-        if self.direction is Direction.IN or self.initiator is None:
-            return None
-        return self.number_of(self.initiator)
-
-    def _leg(self, channel: Channel) -> Leg:
-        kind = LegKind.INTERNAL
-        if channel in self.externals:
-            kind = LegKind.CUSTOMER if channel in self.customers else LegKind.EXTERNAL
+    def _legs(self) -> tuple[Leg, ...]:
         # A channel may outlive the call, in another one or by a moment: its part in this one is over.
-        ended_at = channel.ended_at if channel.ended_at is not None else self.group.closed_at
-        return Leg(channel.name, self.number_of(channel), kind, channel.created_at, channel.up_at, ended_at, channel.cause)
+        over_at = self.group.closed_at
+        return tuple(
+            [
+                Leg(c.name, number, kind, c.created_at, c.up_at, c.ended_at if c.ended_at is not None else over_at, c.cause)
+                for c, number, kind in self.parties.parts
+            ]
+        )
 
 
-def completed(seen: Call, prior: Call) -> Call:
+def outlined(call: Call) -> Outline:
+    """The outline of a record."""
+    return Outline(*[getattr(call, name) for name in Outline._fields])
+
+
+def completed(seen: Outline, prior: Call) -> Outline:
     """A call whose beginning a former process saw: what was stored then, and what was seen since. Its legs: `all_legs`."""
-    return replace(
-        seen,
+    return seen._replace(
         id=prior.id,
         linkedid=prior.linkedid,
         started_at=prior.started_at,
@@ -458,15 +359,6 @@ def given_up(prior: Call, at: float) -> Call:
     result = Result.ANSWERED if prior.answered_at is not None else Result.INTERRUPTED
     legs = tuple(replace(leg, ended_at=leg.ended_at or at) for leg in prior.legs)
     return replace(prior, ended_at=at, result=result, gap=True, legs=legs)
-
-
-def _arrived(channel: Channel) -> bool:
-    return channel.dialled is None and not _is_called(channel)
-
-
-def _is_called(channel: Channel) -> bool:
-    """Dialled, or born on behalf of another channel (a DialBegin may not have been seen)."""
-    return channel.dialled is not None or channel.was_born_called
 
 
 def _was_alerted(channel: Channel) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from daemon.calls.graph import Group
-from daemon.calls.rules import Judgement
+from daemon.calls.rules import Judgement, Outline, outlined
 from daemon.model.call import Call, Direction
 from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, StoppedRinging
 
@@ -14,7 +14,7 @@ from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, St
 class _Told:
     """What was said of a group so far: its last record, whose popup is open, who needs none, and that it was answered."""
 
-    record: Call
+    record: Outline | None
     popups: tuple[str, ...] = ()
     in_talk: str | None = None  # talked already when the call was first seen: too late for a popup
     answered: bool = False
@@ -36,14 +36,14 @@ class Teller:
     def take_over(self, group: Group, prior: Call) -> None:
         """A former process told this much of the group."""
         popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
-        self._told[group] = _Told(_quiet(prior), popups, answered=prior.answered_at is not None)
+        self._told[group] = _Told(outlined(prior), popups, answered=prior.answered_at is not None)
 
     def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
         """The change since the last time, or None when there is none that anybody would notice."""
         record = judgement.outline()
         told = self._told.get(group)
         if told is None:
-            told = self._told[group] = _Told(replace(record, id=""), in_talk=judgement.talking_now() if group.has_gap else None)
+            told = self._told[group] = _Told(None, in_talk=judgement.talking_now() if group.has_gap else None)
         signals = _signals(told, judgement, record)
         if not signals and record == told.record:
             return None
@@ -56,15 +56,10 @@ class Teller:
         return None if told is None else told.popups
 
 
-def _quiet(record: Call) -> Call:
-    """The record without what changes all the time."""
-    return replace(record, legs=(), talk_seconds=0.0)
-
-
-def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
+def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]:
     signals: list[Signal] = []
     ringing = _ringing(judgement, record)
-    if fresh := tuple(number for number in ringing if number not in told.popups and number != told.in_talk):
+    if fresh := tuple([number for number in ringing if number not in told.popups and number != told.in_talk]):
         signals.append(Ringing(fresh))
         told.popups += fresh
     if record.answered_at is not None and not told.answered:
@@ -73,26 +68,25 @@ def _signals(told: _Told, judgement: Judgement, record: Call) -> list[Signal]:
     if record.ended_at is not None:
         signals.append(Ended(told.popups))
         told.popups = ()
-    elif judgement.direction is not Direction.OUT or told.answered:
+    elif told.popups and (judgement.direction is not Direction.OUT or told.answered):
         stays = {*ringing, record.last_talked, *judgement.up_now()}
-        if gone := tuple(number for number in told.popups if number not in stays):
+        if gone := tuple([number for number in told.popups if number not in stays]):
             signals.append(StoppedRinging(gone))
-            told.popups = tuple(number for number in told.popups if number in stays)
+            told.popups = tuple([number for number in told.popups if number in stays])
     return signals
 
 
-def _ringing(judgement: Judgement, record: Call) -> tuple[str, ...]:
+def _ringing(judgement: Judgement, record: Outline) -> list[str]:
     """Who is to see a popup now: phones that ring, and who came to the call without ringing for it (a transfer after a
     consultation, a pickup, a parked call fetched); for an outgoing call its initiator, once the customer's side is dialled.
     """
+    if judgement.direction is Direction.OUT and record.answered_at is None:
+        is_dialled = record.initiator and any(channel.dialled for channel in judgement.parties.externals)
+        return [record.initiator] if record.initiator and is_dialled else []
+    now = judgement.ringing_now()
+    if judgement.direction is Direction.OUT and record.initiator in now:
+        now.remove(record.initiator)
     talking = judgement.talking_now()
-    if judgement.direction is not Direction.OUT:
-        return _once(*judgement.ringing_now(), talking)
-    if record.answered_at is not None:
-        return _once(*(number for number in judgement.ringing_now() if number != record.initiator), talking)
-    is_dialled = any(channel.dialled for channel in judgement.externals)
-    return _once(record.initiator) if is_dialled else ()
-
-
-def _once(*numbers: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(number for number in numbers if number))
+    if talking and talking not in now:
+        now.append(talking)
+    return now

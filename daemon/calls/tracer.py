@@ -158,7 +158,7 @@ def pack(ripe: Ripe, masker: Masker | None) -> Trace:
     raw, chunks, offset = [], [], 0
     for _, at, data in ripe.events:
         part = (masker.mask(data) if masker else data) + b"\r\n\r\n"
-        chunks.append([offset, round(at, 4)])
+        chunks.append([offset, round(at, 6)])  # finer than the record, so that a replay rounds to the same milliseconds
         raw.append(part)
         offset += len(part)
     changes = json.dumps(told(ripe.changes), ensure_ascii=False, separators=(",", ":")).encode()
