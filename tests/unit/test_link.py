@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from daemon.ami import link as link_module
 from daemon.ami.actions import CoreShowChannels, CoreStatus, Ping
 from daemon.ami.fleet import Fleet
-from daemon.ami.link import ActionTimeout, Link, LinkDown, LinkState, LinkTarget
+from daemon.ami.link import ActionTimeout, Link, LinkDown, LinkState, LinkStatus, LinkTarget
 from daemon.ami.reconnect import lost_delay_s, refused_delay_s
 from daemon.ami.session import RefusedFor
 from daemon.ami.wire import Frame, Skipped
@@ -224,19 +224,24 @@ async def test_tls_is_checked_by_authority_or_by_pinned_fingerprint(tmp_path: Pa
     server = await asyncio.start_server(pbx._serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
 
-    async def outcome(pin: str | None) -> Link:
-        handler, supervisor = Handler(), Supervisor("test")
+    async def outcome(pin: str | None) -> LinkStatus:
+        """The first state that it comes to rest in; a refused one tries again at once."""
+        handler, supervisor, seen = Handler(), Supervisor("test"), list[LinkStatus]()
         link = Link("t", LinkTarget("127.0.0.1", port, pbx.username, pbx.secret, True, pin), handler, asyncio.Semaphore(1))
         supervisor.serve("link", link.run)
-        await until(lambda: link.status.state in (LinkState.READY, LinkState.WAITING))
-        await asyncio.sleep(0.05)
+
+        def has_settled() -> bool:
+            seen.append(link.status)
+            return link.status.state in (LinkState.READY, LinkState.WAITING)
+
+        await until(has_settled)
         await supervisor.stop()
-        return link
+        return seen[-1]
 
     try:
-        assert (await outcome(fingerprint)).status.state is LinkState.READY
-        assert "CERTIFICATE_VERIFY_FAILED" in (await outcome(None)).status.reason
-        assert "not the pinned one" in (await outcome("00" * 32)).status.reason
+        assert (await outcome(fingerprint)).state is LinkState.READY
+        assert "CERTIFICATE_VERIFY_FAILED" in (await outcome(None)).reason
+        assert "not the pinned one" in (await outcome("00" * 32)).reason
     finally:
         server.close()
         await pbx.stop()
