@@ -45,6 +45,17 @@ def _named(url: str, name: str) -> str:
     return url.replace("/vochid?", f"/{name}?")
 
 
+async def _drop(admin: asyncpg.Connection, name: str) -> None:
+    """Autovacuum may be at work in it, which only a superuser may throw out: then a moment later."""
+    for _ in range(100):
+        try:
+            await admin.execute(f"drop database {name} with (force)")
+            return
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError):
+            await asyncio.sleep(0.1)
+    raise AssertionError(f"database {name} is still in use")
+
+
 @asynccontextmanager
 async def fresh_database(cluster: str) -> AsyncIterator[str]:
     """A fresh, migrated database; gives its owner's URL."""
@@ -53,7 +64,7 @@ async def fresh_database(cluster: str) -> AsyncIterator[str]:
     try:
         await admin.execute(f"create database {name} template vochid")
         yield _named(cluster, name)
-        await admin.execute(f"drop database {name} with (force)")
+        await _drop(admin, name)
     finally:
         await admin.close()
 

@@ -127,15 +127,14 @@ def test_a_lost_line_at_any_moment_leaves_no_call_open_none_doubled_and_announce
         assert {i: replace(c, gap=False) for i, c in calls.items()} == {i: replace(c, gap=False) for i, c in truth.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "voicemail"])
 def test_a_call_that_runs_when_we_first_connect_is_taken_in_with_who_talks(name: str) -> None:
     events = events_of_trace(name)
     whole, truth = Correlator(VIEW), {}
     for event, at in events:
         truth |= the_calls(whole.feed(event, at))
     [wanted] = truth.values()
-    if wanted.answered_at is None:
-        pytest.skip("nobody talks in it")
+    assert wanted.answered_at is not None
     cut = next(index for index, (_, at) in enumerate(events) if at > wanted.answered_at + 0.2)
     pbx, model = Pbx(), Correlator(replace(VIEW, boot=BOOT))
     for event, at in events[:cut]:
