@@ -53,7 +53,6 @@ create trigger calls_words_changed after update of customer_name, rang, answered
     is distinct from (new.customer_name, new.rang, new.answered_by, new.last_talked, new.initiator)) execute function keep_words();
 create trigger calls_words_gone after delete on calls for each row execute function keep_words();
 
-create index if not exists deliveries_call on deliveries (enterprise_number, call_id);
 create index deliveries_when on deliveries (enterprise_number, created_at);
 create index deliveries_given_up on deliveries (enterprise_number, state, id desc) where state in ('dead', 'discarded', 'dropped');
 create index integration_logs_delivery on integration_logs (enterprise_number, delivery_id) where delivery_id is not null;
