@@ -74,7 +74,12 @@ class OnMoves(Facts):
             return
         self._join(target.group, picker.group, at)
         group = picker.group
-        group.moves.append(Move("pickup", self._order, self._behind(target, group), picker))
+        move = Move("pickup", self._order, self._behind(target, group), picker)
+        told = next((n for n, m in enumerate(group.moves) if m.kind == "pickup" and m.target is picker), None)
+        if told is None:
+            group.moves.append(move)
+        else:  # the DialEnd of the same pickup came first (seen live on 22: the two are sent by different threads); this one is exact
+            group.moves[told] = move
         self._touch(group, at)
 
     # -- parking ----------------------------------------------------------------------------------------------------------

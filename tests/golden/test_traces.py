@@ -78,3 +78,15 @@ def test_recordings_are_the_names_that_the_pbx_gave() -> None:
     [call] = calls_of(HERE / "inbound-answered/asterisk-22.ami")
     assert len(call.recordings) == 1
     assert call.recordings[0].endswith(f"{call.linkedid}.wav")
+
+
+@pytest.mark.parametrize("trace", [trace for trace in TRACES if b"\nEvent: Pickup\r\n" in trace.read_bytes()], ids=lambda trace: f"{trace.parent.name}-{trace.stem}")
+def test_a_pickup_told_later_than_its_answer_is_told_once(trace: Path) -> None:
+    """The picker's thread tells Pickup, the caller's tells DialEnd: which comes first is chance (both orders seen live on 22)."""
+    events = list(read_trace(trace.name, trace.read_bytes(), None))
+    expected = json.loads((trace.parent / "scenario.json").read_text())["expect"]
+    [at] = [n for n, (event, _) in enumerate(events) if event.event == "Pickup"]
+    joined = next(n for n, (event, _) in enumerate(events) if n > at and event.event == "BridgeEnter")
+    for later in range(at, joined + 1):
+        moved = [*events[:at], *events[at + 1 : later + 1], events[at], *events[later + 1 :]]
+        assert differences([call.to_json() for call in replay(iter(moved), VIEW)], expected) == [], f"{later - at} events later"
