@@ -45,6 +45,7 @@ from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.afterwards import Afterwards
+from daemon.wiring.alerts import Alerts
 from daemon.wiring.asks import PbxAsks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
@@ -62,6 +63,7 @@ LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
 POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
+ALERT_RETENTION_DAYS = 90
 
 log = structlog.get_logger()
 
@@ -190,6 +192,8 @@ class App:
             "loop lag": self._probe_lag,
         }.items():
             background.serve(name, run)
+        if settings.alert_url is not None:
+            background.serve("alerts", Alerts(db, vault, overview, settings.alert_url.get_secret_value(), settings.node).run)
         self.ready = True
         log.info(
             "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
@@ -226,6 +230,7 @@ class App:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._db.fetch("select forget_alerts($1)", ALERT_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
             await self._people.repository.forget_expired()
 

@@ -16,7 +16,20 @@ commands = typer.Typer(no_args_is_help=True, help="The keys that secrets are sea
 
 @commands.callback()
 def _group() -> None:
-    """A group although it has one command."""
+    """Keys and what is made of them."""
+
+
+@commands.command("alerts")
+def keys_alerts() -> None:
+    """The secret that alerts to VOCHID_ALERT_URL are signed with, as receivers of Standard Webhooks take it."""
+    from daemon.telemetry.alerts import shown_secret
+    from daemon.wiring.alerts import PURPOSE
+    from daemon.wiring.resources import open_vault
+
+    async def work(settings: Settings) -> str:
+        return shown_secret(open_vault(settings).derived_keys(PURPOSE)[0])
+
+    print(run_work(work))
 
 
 @commands.command("rotate")
