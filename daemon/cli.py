@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import asyncpg
 import typer
@@ -19,6 +21,13 @@ for name, group in {
     "user": users.commands, "keys": keys.commands,
 }.items():  # fmt: skip
     cli.add_typer(group, name=name)
+
+
+@cli.callback(invoke_without_command=True)
+def _about(show: Annotated[bool, typer.Option("--version", help="Prints the version.", is_eager=True)] = False) -> None:
+    if show:
+        print(f"vochid {version('vochid')}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def calls_tail(enterprise: Annotated[str | None, typer.Option("--enterprise", he
         from daemon.wiring.resources import open_database
 
         async with open_database(settings, own=False, apply=False) as db:
-            async for call in follow(db, enterprise):
+            async for call in follow(db, enterprise, lambda: print("waiting for calls, Ctrl+C ends it", file=sys.stderr, flush=True)):
                 state = call["result"] or ("talking" if call["answered_at"] else "ringing" if call["rang"] else "started")
                 who = call["last_talked"] or ", ".join(call["rang"]) or call["initiator"] or ""
                 print(

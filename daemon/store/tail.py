@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from daemon.store.calls import CallRepository
@@ -12,9 +12,10 @@ from daemon.store.pool import Database
 POLL_S = 0.5
 
 
-async def follow(db: Database, enterprise: str | None) -> AsyncIterator[dict[str, Any]]:
-    """Every change of a call from now on, of one enterprise or of all; never ends."""
+async def follow(db: Database, enterprise: str | None, began: Callable[[], None] = lambda: None) -> AsyncIterator[dict[str, Any]]:
+    """Every change of a call from now on, of one enterprise or of all; never ends. `began` is called once nothing is missed any more."""
     since = await db.fetchval("select clock_timestamp()")
+    began()
     calls = CallRepository(db)
     while True:
         newest = since

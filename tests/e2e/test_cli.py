@@ -120,16 +120,19 @@ async def test_tenants_tokens_and_deliveries_beside_a_running_daemon(house: Hous
     assert re.fullmatch(r"vo_[\w-]{40,}", token)
     token_id = (await cli("token", "list", "--enterprise", NUMBER)).split("\t")[0]
     assert "revoked" in await cli("token", "revoke", "--enterprise", NUMBER, token_id)
+    assert (await cli("--version")).startswith("vochid 0.")
     assert "0 sealed anew" in await cli("keys", "rotate")
     assert (await cli("keys", "alerts")).startswith("whsec_")
 
     house.crm.switches.telephony_enabled = False
     tail = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "daemon", "calls", "tail", "--enterprise", NUMBER, env={**os.environ, **house.daemon.environment}, stdout=asyncio.subprocess.PIPE
-    )
-    await asyncio.sleep(2.5)
-    await house.play("inbound-not-answered", speed=10)
+        sys.executable, "-m", "daemon", "calls", "tail", "--enterprise", NUMBER, env={**os.environ, **house.daemon.environment}, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert b"waiting for calls" in await asyncio.wait_for(tail.stderr.readline(), 30)
+    await house.play("inbound-not-answered", speed=10)
     line = (await asyncio.wait_for(tail.stdout.readline(), 10)).decode()
     assert "+375296254070" in line
     tail.terminate()
