@@ -199,9 +199,12 @@ class Facts:
         bridge = self._graph.bridges.get(channel.bridge or "")
         channel.bridge = None
         if bridge is not None:
+            channel.parted = self._order
             bridge.members.pop(channel.uniqueid, None)
             if not bridge.members:
                 del self._graph.bridges[bridge.id]
+            elif len(bridge.members) == 1 and (alone := self._graph.channels.get(next(iter(bridge.members)))) is not None:
+                alone.parted = self._order
 
     def _bridge(self, event: Event, prefix: str = "") -> Bridge | None:
         bridge_id = event.get(f"{prefix}BridgeUniqueid")
