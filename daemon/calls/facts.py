@@ -71,7 +71,7 @@ class Facts:
         self._tombstone_order: deque[str] = deque()
         self._dirty: dict[Group, bool] = {}  # to be judged; False: only who hears the customer may have changed
         self._adopted: dict[str, Call] = {}
-        self._recalls: dict[str, Group] = {}
+        self._recalls: dict[Group, tuple[str, str | None]] = {}  # handed over by this endpoint, the moved one showing this number
         self._groups_seen = 0
         self._order = 0
         self._out: list[CallChange] = []
@@ -253,6 +253,8 @@ class Facts:
         keep.parties = None
         self._dirty.pop(give, None)
         self._closing.pop(give, None)
+        if (recall := self._recalls.pop(give, None)) is not None:
+            self._recalls[keep] = recall
         for channel in give.channels.values():
             channel.group = keep
             channel.consulted |= give.consult and (channel.up_at is not None or channel.ended_at is not None)

@@ -6,7 +6,7 @@ ties their legs only afterwards, so the channels that the event names are joined
 
 from __future__ import annotations
 
-from daemon.calls.facts import HEADERS, Event, Facts
+from daemon.calls.facts import HEADERS, Event, Facts, known
 from daemon.calls.graph import Channel, Group, Move
 
 
@@ -52,7 +52,7 @@ class OnMoves(Facts):
         source = second if first is None else first
         group.moves.append(Move(kind, self._order, source, target, parked=moved, failed=failed))
         if kind == "blonde" and not failed:
-            self._recalls[source.endpoint] = group
+            self._recalls[group] = source.endpoint, known(event.get("TransfereeCallerIDNum"))
         self._touch(group, at)
 
     def _target(self, event: Event, at: float, moved: Channel | None, second: Channel) -> Channel | None:
