@@ -24,12 +24,14 @@ DAY = datetime(2026, 11, 21, tzinfo=UTC)
 WINDOW = (DAY, DAY + timedelta(days=1))
 NAMES = ("inbound-answered", "ring-group", "outbound-busy", "cyrillic-name")
 
-FREEPBX = """create table cdr (calldate datetime not null default '0000-00-00 00:00:00', clid varchar(80) not null default '', src varchar(80) not null default '',
-  dst varchar(80) not null default '', dcontext varchar(80) not null default '', channel varchar(80) not null default '', dstchannel varchar(80) not null
-  default '', lastapp varchar(80) not null default '', lastdata varchar(80) not null default '', duration int not null default 0, billsec int not null default
-  0, disposition varchar(45) not null default '', amaflags int not null default 0, accountcode varchar(20) not null default '', uniqueid varchar(32) not null
-  default '', userfield varchar(255) not null default '', did varchar(50) not null default '', recordingfile varchar(255) not null default '', linkedid
-  varchar(32) not null default '', peeraccount varchar(80) not null default '', sequence int not null default 0, key (calldate))"""
+FREEPBX = """create table cdr (calldate datetime not null default '0000-00-00 00:00:00', clid varchar(80) not null default '',
+  src varchar(80) not null default '', dst varchar(80) not null default '', dcontext varchar(80) not null default '',
+  channel varchar(80) not null default '', dstchannel varchar(80) not null default '', lastapp varchar(80) not null default '',
+  lastdata varchar(80) not null default '', duration int not null default 0, billsec int not null default 0,
+  disposition varchar(45) not null default '', amaflags int not null default 0, accountcode varchar(20) not null default '',
+  uniqueid varchar(32) not null default '', userfield varchar(255) not null default '', did varchar(50) not null default '',
+  recordingfile varchar(255) not null default '', linkedid varchar(32) not null default '', peeraccount varchar(80) not null default '',
+  sequence int not null default 0, key (calldate))"""
 ADAPTIVE = """create table `Cdr2` (`Start` datetime, `Answer` datetime null, `End` datetime, clid text, src text, dst text, dcontext text, channel text,
   dstchannel text, lastapp text, lastdata text, duration int, billsec int, disposition text, uniqueid text, linkedid text, sequence int)"""
 SHARED = ("clid", "src", "dst", "dcontext", "channel", "dstchannel", "lastapp", "lastdata", "disposition", "uniqueid", "linkedid", "sequence")
