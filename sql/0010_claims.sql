@@ -1,0 +1,92 @@
+-- The outbox in fewer round trips: one claim for all kinds, and a settlement that says whether there is more to claim.
+
+-- Heads of lanes that are due, as many requests' worth as there is room for: what is told alone first, popups before the rest; then of each
+-- batched kind what was tried before, alone (one bad item must not take its neighbours along again and again), and at most one new batch.
+-- p_repeatable: the CRM recognises these kinds when they are sent again, so that a claim which a crash of the database forgets does no harm:
+-- where all that was claimed is such, the commit need not wait for the disk. What is claimed was committed durably before, in any case.
+create function claim_due(p_enterprise text, p_integration text, p_owner text, p_alone text[], p_batched text[], p_sizes int[],
+  p_repeatable text[], p_room int, p_claim_s double precision)
+returns setof deliveries language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  picked bigint[];
+  kinds text[];
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  update deliveries set state = 'dropped', finished_at = now(), last_error = coalesce(last_error || '; ', '') || 'too late to be shown'
+    where enterprise_number = p_enterprise and integration = p_integration and state = 'waiting' and expires_at < now();
+
+  select array_agg(d.id), array_agg(d.kind) into picked, kinds from (
+    select d.id, d.kind from deliveries d
+    where d.enterprise_number = p_enterprise and d.integration = p_integration and d.state = 'waiting' and d.due_at <= now()
+      and d.kind = any (p_alone) and not exists (
+        select from deliveries earlier
+        where earlier.enterprise_number = d.enterprise_number and earlier.integration = d.integration
+          and earlier.call_id = d.call_id and earlier.state in ('waiting', 'sending') and earlier.id < d.id)
+    order by d.priority, d.due_at, d.id limit p_room for update skip locked) d;
+  p_room := p_room - coalesce(cardinality(picked), 0);
+
+  if p_room > 0 and cardinality(p_batched) > 0 then
+    with heads as (
+      select d.*, size from unnest(p_batched, p_sizes) as k (kind, size), lateral (
+        select d.id, d.kind, d.attempts = 0 and not d.uncertain as fresh, d.priority, d.due_at from deliveries d
+        where d.enterprise_number = p_enterprise and d.integration = p_integration and d.state = 'waiting' and d.due_at <= now()
+          and d.kind = k.kind and not exists (
+            select from deliveries earlier
+            where earlier.enterprise_number = d.enterprise_number and earlier.integration = d.integration
+              and earlier.call_id = d.call_id and earlier.state in ('waiting', 'sending') and earlier.id < d.id)
+        order by d.priority, d.due_at, d.id limit k.size + p_room for update skip locked) d),
+    numbered as (
+      select h.*, row_number() over (partition by kind, fresh order by priority, due_at, id) as place from heads h),
+    placed as (  -- a batch takes the room of one
+      select n.id, n.kind, sum(case when n.fresh and n.place > 1 then 0 else 1 end) over (order by n.kind, n.fresh, n.place) as request
+      from numbered n where not n.fresh or n.place <= n.size)
+    select picked || array_agg(p.id), kinds || array_agg(p.kind) into picked, kinds from placed p where p.request <= p_room;
+  end if;
+
+  if kinds <@ p_repeatable then
+    set local synchronous_commit = off;
+  end if;
+  return query update deliveries d
+    set state = 'sending', attempts = d.attempts + 1, claimed_by = p_owner, claimed_until = now() + make_interval(secs => p_claim_s)
+    where d.id = any (picked) returning d.*;
+end $$;
+drop function claim_deliveries(text, text, text, text[], int, double precision, boolean, boolean);
+
+-- What came of attempts. `state` waiting: again at due_in_s; counted false: the attempt is given back. Gives whether anything is due now.
+drop function settle_deliveries(text, text, text, jsonb, jsonb);
+create function settle_deliveries(p_enterprise text, p_integration text, p_owner text, p_results jsonb, p_logs jsonb)
+returns boolean language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  update deliveries d set
+      state = r.state, last_error = r.error, uncertain = r.uncertain, claimed_by = null, claimed_until = null,
+      attempts = d.attempts - case when r.counted then 0 else 1 end,
+      due_at = now() + make_interval(secs => coalesce(r.due_in_s, 0)),
+      finished_at = case when r.state = 'waiting' then null else now() end
+    from jsonb_to_recordset(p_results) as r (id bigint, state text, error text, uncertain boolean, counted boolean, due_in_s double precision)
+    where d.id = r.id and d.state = 'sending' and d.claimed_by = p_owner;
+  if jsonb_path_exists(p_results, '$[*].memory ? (@ != null)') then
+    insert into lane_memory (enterprise_number, integration, call_id, memory)
+      select p_enterprise, p_integration, r.call_id, r.memory
+      from jsonb_to_recordset(p_results) as r (call_id uuid, memory jsonb) where r.memory is not null
+      on conflict (enterprise_number, integration, call_id) do update
+        set memory = lane_memory.memory || excluded.memory, updated_at = now();
+  end if;
+  insert into integration_logs (enterprise_number, integration_type, event_type, request_data, response_data, status, error_message, delivery_id)
+    select p_enterprise, p_integration, l.event_type, l.request_data, l.response_data, l.status, l.error_message, l.delivery_id
+    from jsonb_to_recordset(p_logs) as l (event_type text, request_data jsonb, response_data jsonb, status text, error_message text, delivery_id bigint);
+  return exists (select from deliveries d
+    where d.enterprise_number = p_enterprise and d.integration = p_integration and d.state = 'waiting' and d.due_at <= now());
+end $$;
+
+do $$
+declare
+  routine regprocedure;
+begin
+  for routine in select p.oid::regprocedure from pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.proname in ('claim_due', 'settle_deliveries')
+  loop
+    execute format('revoke execute on function %s from public', routine);
+    execute format('grant execute on function %s to vochid_app', routine);
+  end loop;
+end $$;
