@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import asyncpg
+
 from adapters.retailcrm.deliver import RetailCrm
 from daemon.delivery.outbox import Settled
 from daemon.delivery.verdict import Verdict
@@ -54,3 +56,16 @@ async def test_a_settlement_says_whether_something_is_due_now(db: Database) -> N
             [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", POLICY, 8, 30.0)).requests
             said.append((claimed.delivery.kind, await r.outbox.settle(NUMBER, "retailcrm", [Settled(claimed.delivery, verdict)], [])))
         assert said == [(Kind.HANGUP, True), (Kind.HANGUP, True), (Kind.JOURNAL, False)]
+
+
+async def test_a_rehearsal_goes_all_the_way_and_leaves_nothing_behind(db: Database, database_url: str) -> None:
+    await db.warm(3)
+    owner = await asyncpg.connect(database_url)
+    try:
+        before = await owner.fetchval("select last_value from deliveries_id_seq")
+        await db.warm(1)
+        assert await owner.fetchval("select last_value from deliveries_id_seq") == before + 1
+        for table in ("calls", "legs", "call_words", "deliveries", "integration_logs"):
+            assert await owner.fetchval(f"select count(*) from {table}") == 0
+    finally:
+        await owner.close()
