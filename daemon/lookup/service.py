@@ -20,6 +20,7 @@ from daemon.lookup.cache import Cache
 from daemon.lookup.customer import NoCustomer, customer_number
 from daemon.lookup.decision import Choice, Decision, Said, Status, choose, verdict
 from daemon.lookup.ports import Journal, Presence, Source, SourceFailed, Sources, Surroundings, UserStatuses
+from daemon.lookup.shared import Shared
 from daemon.model.crm import Responsible, UserStatus
 from daemon.model.device import DeviceState
 from daemon.supervisor import Supervisor
@@ -29,6 +30,7 @@ from daemon.tenants.service import Tenants
 
 BUDGET_S = 0.6  # of the 800 ms that the dialplan waits; the rest is for setting three variables and for the road
 STATUS_BUDGET_S = 0.1  # kept back for reading what the manager set in the CRM
+STATUS_FRESH_S = 1.0  # what a manager set through another daemon counts after this; through this one, at once
 FLIGHT_DEADLINE_S = 3.0  # a question goes on this long: its answer is kept although nobody waits any more
 MAX_FLIGHTS = 200  # per source
 MAX_RETURNED = 20_000  # calls whose answers are remembered
@@ -64,13 +66,13 @@ class Lookup:
         self._tenants = tenants
         self._sources = sources
         self._presence = presence
-        self._statuses = statuses
         self._journal = journal
         self._cache: Cache[Responsible] = Cache()
         self._lines: dict[tuple[str, str], _Line] = {}
         self._returned: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
         self._views: dict[str, tuple[Enterprise, list[PbxView]]] = {}
         self._supervisor = Supervisor("lookup")
+        self._statuses = Shared(lambda key: statuses.by_user(*key), self._supervisor, STATUS_FRESH_S)
 
     async def ask(self, question: Question) -> Decision:
         """The answer, in at most BUDGET_S, never an exception: whatever goes wrong, the call goes on."""
@@ -93,6 +95,10 @@ class Lookup:
             del self._lines[key]
         for number in enterprises:
             self._views.pop(number, None)
+
+    def status_changed(self, enterprise: str, integration: str) -> None:
+        """A user has set another status."""
+        self._statuses.forget((enterprise, integration))
 
     async def stop(self) -> None:
         await self._supervisor.stop()
@@ -206,7 +212,7 @@ class Lookup:
         """What the extension's user set, in whichever CRM; the first that is not free counts."""
         for source in sources:
             users = [user for user, held in source.user_extensions.items() if held == extension]
-            statuses = await self._statuses.by_user(enterprise, source.name) if users else {}
+            statuses = await self._statuses.get((enterprise, source.name)) if users else {}
             for user in users:
                 if (status := statuses.get(user, UserStatus.FREE)) is not UserStatus.FREE:
                     return status

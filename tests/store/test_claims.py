@@ -65,7 +65,7 @@ async def test_a_rehearsal_goes_all_the_way_and_leaves_nothing_behind(db: Databa
         before = await owner.fetchval("select last_value from deliveries_id_seq")
         await db.warm(1)
         assert await owner.fetchval("select last_value from deliveries_id_seq") == before + 1
-        for table in ("calls", "legs", "call_words", "deliveries", "integration_logs"):
+        for table in ("calls", "legs", "call_words", "deliveries", "integration_logs", "originate_requests"):
             assert await owner.fetchval(f"select count(*) from {table}") == 0
     finally:
         await owner.close()

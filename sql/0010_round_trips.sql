@@ -1,4 +1,5 @@
--- The outbox in fewer round trips: one claim for all kinds, and a settlement that says whether there is more to claim.
+-- Fewer round trips, each cheaper: the outbox is claimed in one statement for all kinds, a settlement says whether there is more to claim;
+-- what a click and a dialplan's question need is one statement each; plans are made before the first call needs them.
 
 -- Heads of lanes that are due, as many requests' worth as there is room for: what is told alone first, popups before the rest; then of each
 -- batched kind what was tried before, alone (one bad item must not take its neighbours along again and again), and at most one new batch.
@@ -79,21 +80,32 @@ begin
     where d.enterprise_number = p_enterprise and d.integration = p_integration and d.state = 'waiting' and d.due_at <= now());
 end $$;
 
-do $$
-declare
-  routine regprocedure;
-begin
-  for routine in select p.oid::regprocedure from pg_proc p
-    where p.pronamespace = 'public'::regnamespace and p.proname in ('claim_due', 'settle_deliveries')
-  loop
-    execute format('revoke execute on function %s from public', routine);
-    execute format('grant execute on function %s to vochid_app', routine);
-  end loop;
-end $$;
-
 -- Plans of these do not depend on what is asked: the plan for all is made at once, not after five plans that cost more than they run.
 alter function store_changes(text, text, jsonb, jsonb) set plan_cache_mode = force_generic_plan;
 alter function reserve_originate(text, jsonb, jsonb) set plan_cache_mode = force_generic_plan;
+
+-- A request moves on when its state is one of p_came_from; its call is noted in any case. Gives whether it moved.
+create function advance_originate(p_enterprise text, p_id uuid, p_state text, p_came_from text[], p_code text, p_reason text, p_call uuid)
+returns boolean language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  moved boolean;
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  update originate_requests set state = p_state, code = p_code, reason = p_reason, updated_at = now()
+    where enterprise_number = p_enterprise and id = p_id and state = any (p_came_from);
+  moved := found;
+  if p_call is not null then
+    update originate_requests set call_id = p_call where enterprise_number = p_enterprise and id = p_id and call_id is null;
+  end if;
+  return moved;
+end $$;
+
+-- What the users of one integration say of themselves.
+create function statuses_of(p_enterprise text, p_integration text) returns table (user_id text, status text) language plpgsql as $$
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  return query select s.user_id, s.status from user_statuses s where s.enterprise_number = p_enterprise and s.integration = p_integration;
+end $$;
 
 -- A connection that has not done any of this yet takes fifty milliseconds for a call's first change instead of one. Here it does all of it
 -- for a call of an enterprise that cannot exist, and takes it back.
@@ -112,9 +124,23 @@ begin
     '[{"event_type": "", "request_data": {}, "response_data": {}, "status": "success"}]');
   call := call || '{"ended_at": "2000-01-01T00:00:01Z", "answered_at": "2000-01-01T00:00:01Z", "result": "answered", "answered_by": "0"}';
   perform store_changes('.', '', jsonb_build_array(call), '[]');
+  perform reserve_originate('.', '{"id": "00000000-0000-0000-0000-000000000000", "pbx": "", "extension": "", "phone": "", "source": "",
+      "channel_id": "", "other_channel_id": ""}',
+    '{"per_extension_per_minute": 1, "concurrent": 1, "per_day": 1, "same_click_s": 1, "open_s": 1, "day_began": "2000-01-01T00:00:00Z"}');
+  perform advance_originate('.', '00000000-0000-0000-0000-000000000000', 'sent', '{reserved}', null, null, null);
   raise exception 'taken back' using errcode = 'VL002';
 exception when sqlstate 'VL002' then
   null;
 end $$;
-revoke execute on function rehearse() from public;
-grant execute on function rehearse() to vochid_app;
+
+do $$
+declare
+  routine regprocedure;
+begin
+  for routine in select p.oid::regprocedure from pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.proname in ('claim_due', 'settle_deliveries', 'advance_originate', 'statuses_of', 'rehearse')
+  loop
+    execute format('revoke execute on function %s from public', routine);
+    execute format('grant execute on function %s to vochid_app', routine);
+  end loop;
+end $$;
