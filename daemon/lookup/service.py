@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -72,7 +72,7 @@ class Lookup:
         self._returned: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
         self._views: dict[str, tuple[Enterprise, list[PbxView]]] = {}
         self._supervisor = Supervisor("lookup")
-        self._statuses = Shared(lambda key: statuses.by_user(*key), self._supervisor, STATUS_FRESH_S)
+        self._statuses: Shared[tuple[str, str], Mapping[str, UserStatus]] = Shared(lambda key: statuses.by_user(*key), self._supervisor, STATUS_FRESH_S)
 
     async def ask(self, question: Question) -> Decision:
         """The answer, in at most BUDGET_S, never an exception: whatever goes wrong, the call goes on."""
