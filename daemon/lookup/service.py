@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`channel` and `uniqueid` name the call on the PBX, or are empty. `via` says who asks, for the log."""
+    """`channel` and `uniqueid` name the call on the PBX, or are empty. `via` says who asks and `line` what the customer dialled, for the log."""
 
     enterprise: str
     phone: str
@@ -48,6 +48,7 @@ class Question:
     uniqueid: str = ""
     via: str = ""
     name_only: bool = False
+    line: str = ""
 
 
 @dataclass
@@ -236,7 +237,13 @@ class Lookup:
             question.enterprise,
             decision.source or "lookup",
             "caller_name" if question.name_only else "smart_redirect",
-            {"phone": question.phone[:64], "channel": question.channel[:128], "uniqueid": question.uniqueid[:64], "via": question.via},
+            {
+                "phone": question.phone[:64],
+                "channel": question.channel[:128],
+                "uniqueid": question.uniqueid[:64],
+                "via": question.via,
+                "line": question.line[:64] or None,
+            },
             {"status": status, "extension": decision.extension, "name": decision.name, "reason": decision.reason, "took_ms": took_ms},
             decision.reason if decision.status in (Status.TIMEOUT, Status.ERROR) else None,
         )
