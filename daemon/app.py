@@ -61,6 +61,7 @@ HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
 LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
+WARM_CONNECTIONS = 6  # of the pool: what a busy second uses; more are opened when they are needed
 POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
 ALERT_RETENTION_DAYS = 90
@@ -194,6 +195,7 @@ class App:
             background.serve(name, run)
         if settings.alert_url is not None:
             background.serve("alerts", Alerts(db, vault, overview, settings.alert_url.get_secret_value(), settings.node).run)
+        background.job("warm connections", db.warm(WARM_CONNECTIONS))
         self.ready = True
         log.info(
             "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
