@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable
 
 from daemon.calls.facts import MAX_CHANNELS, Event
 from daemon.calls.graph import Channel, Group, Talk
-from daemon.calls.on_bridges import OnBridges
-from daemon.calls.on_channels import OnChannels
-from daemon.calls.on_dials import OnDials
 from daemon.calls.on_moves import OnMoves
 from daemon.calls.parties import extension_of, is_external
 from daemon.calls.rules import Judgement
@@ -26,7 +23,7 @@ __all__ = ["MAX_CHANNELS", "Correlator", "Event"]
 GRACE_S = 1.0  # from the customer's hangup to the end of the record: what the other legs still have to say
 
 
-class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
+class Correlator(OnMoves):
     """The call model of one PBX."""
 
     def __init__(self, view: PbxView) -> None:

@@ -1,7 +1,7 @@
 """What was seen of one PBX, and which channels belong together. Pure.
 
 Channels are joined into groups by union over dials, bridges, Local pairs and Linkedids; the families of events
-(on_*.py) add to the facts through here. Nothing here judges; rules.py does.
+(on_*.py) add to the facts through here, one standing on the other since a compiled class has one base. Nothing here judges; rules.py does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from daemon.ami.wire import unescape
-from daemon.calls.graph import PLUMBING, Bridge, Channel, Graph, Group, Talk
+from daemon.calls.graph import Bridge, Channel, Graph, Group, Talk
 from daemon.calls.parties import has_customer
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
@@ -114,9 +114,8 @@ class Facts:
             caller_name=_name(event.get(headers.name)),
             created_at=at,
             group=group,
-            was_born_called=linkedid != uniqueid and not is_partial,
-            is_plumbing=name.startswith(PLUMBING),
         )
+        channel.was_born_called = linkedid != uniqueid and not is_partial
         if is_partial and not channel.is_plumbing:
             group.has_gap = True
         if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
@@ -136,7 +135,7 @@ class Facts:
 
     def _new_group(self, uniqueid: str, linkedid: str, at: float) -> Group:
         self._groups_seen += 1
-        group = Group(uniqueid, linkedid, at, self._groups_seen, last_seen_at=at)
+        group = Group(uniqueid, linkedid, at, self._groups_seen)
         prior = self._adopted.pop(linkedid, None)
         if prior is not None:
             group.prior, group.started_at, group.has_gap = prior, prior.started_at, True

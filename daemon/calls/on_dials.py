@@ -6,11 +6,12 @@ nobody picked up does not end at all. A dial is known by its destination, and it
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts
+from daemon.calls.facts import Event
 from daemon.calls.graph import Channel, Dial, Move
+from daemon.calls.on_channels import OnChannels
 
 
-class OnDials(Facts):
+class OnDials(OnChannels):
     """DialBegin, DialState, DialEnd, OriginateResponse."""
 
     def _dial_begin(self, event: Event, at: float) -> None:

@@ -6,11 +6,12 @@ ties their legs only afterwards, so the channels that the event names are joined
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts
+from daemon.calls.facts import Event
 from daemon.calls.graph import Channel, Group, Move
+from daemon.calls.on_bridges import OnBridges
 
 
-class OnMoves(Facts):
+class OnMoves(OnBridges):
     """BlindTransfer, AttendedTransfer, Pickup, ParkedCall, UnParkedCall."""
 
     def _blind_transfer(self, event: Event, at: float) -> None:

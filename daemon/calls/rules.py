@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import replace
 from operator import itemgetter
@@ -13,7 +14,7 @@ from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction, Leg, Result, Transfer
 
 ABANDON_TO_HANGUP_S = 0.5
-_NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
+_NAMESPACE = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10").bytes
 
 # Q.850 causes. DialStatus alone does not tell these apart: a phone's 403 and 404 arrive as NOANSWER.
 _BUSY_CAUSES = frozenset({17})
@@ -25,7 +26,11 @@ _UNAVAILABLE_CAUSES = frozenset(
 
 def call_id(view: PbxView, first_uniqueid: str) -> str:
     """A call's id: the same for the same (enterprise, pbx, boot, first uniqueid), on every node and after a restart."""
-    return str(uuid.uuid5(_NAMESPACE, "\0".join((view.enterprise, view.pbx, view.boot, first_uniqueid))))
+    name = "\0".join((view.enterprise, view.pbx, view.boot, first_uniqueid)).encode()
+    # uuid.uuid5, which takes many times as long: a SHA-1 cut to 128 bits in which the version and the variant are set (RFC 9562, 5.5).
+    digits = hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 class Outline(NamedTuple):
