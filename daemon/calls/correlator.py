@@ -107,7 +107,7 @@ class Correlator(OnMoves):
         """
         gone = set(uniqueids)
         lost = [channel for uniqueid, channel in self._graph.channels.items() if uniqueid in gone]
-        for group in dict.fromkeys(channel.group for channel in lost):
+        for group in dict.fromkeys([channel.group for channel in lost]):
             group.has_gap = True
             group.is_lost = group.is_lost or not any(channel.uniqueid not in gone for channel in group.live())
         for channel in lost:
@@ -226,7 +226,7 @@ class Correlator(OnMoves):
             del self._recalls[endpoint]
         self._closing.pop(group, None)
         self._dirty.pop(group, None)
-        for linkedid in {group.linkedid, *(channel.linkedid for channel in group.channels.values())}:
+        for linkedid in {group.linkedid, *[channel.linkedid for channel in group.channels.values()]}:
             if self._by_linkedid.get(linkedid) is group:
                 del self._by_linkedid[linkedid]
 

@@ -263,7 +263,7 @@ class Facts:
         keep.has_gap |= give.has_gap
         keep.confers |= give.confers
         keep.saw_hangup_request |= give.saw_hangup_request
-        for linkedid in {give.linkedid, *(channel.linkedid for channel in give.channels.values())}:
+        for linkedid in {give.linkedid, *[channel.linkedid for channel in give.channels.values()]}:
             if self._by_linkedid.get(linkedid) is give:
                 self._by_linkedid[linkedid] = keep
         self._touch(keep, at)

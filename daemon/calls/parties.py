@@ -224,7 +224,7 @@ class Parties:
         if not self.group.originated:
             return self.view.number(first.exten) if first else None
         # OriginateResponse names it, but may come too late; the first leg shows it to the manager.
-        shown = [self.group.originate_exten, first.shown_as if first else None, *(dial.caller_shown for dial in self.group.dials)]
+        shown = [self.group.originate_exten, first.shown_as if first else None, *[dial.caller_shown for dial in self.group.dials]]
         return next((self.view.number(text) for text in shown if self.view.is_phone(text) and not self.view.known_line(text)), None)
 
     def _called_inside(self) -> str | None:

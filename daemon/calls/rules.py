@@ -356,7 +356,7 @@ def all_legs(seen: tuple[Leg, ...], before: tuple[Leg, ...]) -> tuple[Leg, ...]:
     """The legs that were stored, with the ends that were seen since, and those that came."""
     now, known = {leg.channel: leg for leg in seen}, {leg.channel for leg in before}
     ended = [replace(leg, ended_at=now[leg.channel].ended_at, cause=now[leg.channel].cause) if leg.channel in now else leg for leg in before]
-    return (*ended, *(leg for leg in seen if leg.channel not in known))
+    return (*ended, *[leg for leg in seen if leg.channel not in known])
 
 
 def given_up(prior: Call, at: float) -> Call:
