@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from daemon.calls.facts import MAX_CHANNELS, Event
 from daemon.calls.graph import Channel, Group, Talk
 from daemon.calls.on_moves import OnMoves
-from daemon.calls.parties import extension_of, is_external
+from daemon.calls.parties import IN, OUT, extension_of, is_external
 from daemon.calls.rules import Judgement
 from daemon.calls.view import PbxView
-from daemon.model.call import Call, Direction
+from daemon.model.call import Call
 from daemon.model.signal import CallChange, Ended
 
 __all__ = ["MAX_CHANNELS", "Correlator", "Event"]
@@ -202,7 +202,7 @@ class Correlator(OnMoves):
         customers = judgement.customers
         if not customers or any(channel.ended_at is None for channel in customers):
             return False
-        return judgement.direction is Direction.IN or bool(group.talks)
+        return judgement.direction is IN or bool(group.talks)
 
     def _close_due(self, at: float) -> None:
         for group in [group for group, due in self._closing.items() if due <= at]:
@@ -214,7 +214,7 @@ class Correlator(OnMoves):
     def _close(self, group: Group, at: float) -> None:
         judgement = Judgement(group, self.view)
         ends = [channel.ended_at for channel in judgement.customers if channel.ended_at is not None]
-        if not ends or (judgement.direction is Direction.OUT and not group.talks):
+        if not ends or (judgement.direction is OUT and not group.talks):
             ends = [channel.ended_at for channel in group.channels.values() if channel.ended_at is not None]
         if group.talks and group.talks[-1].end is None:
             group.talks[-1].end = at

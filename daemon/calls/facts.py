@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 from daemon.ami.wire import unescape
 from daemon.calls.graph import Bridge, Channel, Graph, Group, Talk
@@ -31,22 +31,18 @@ class Event(Protocol):
         """The header's first value, or None."""
 
 
-class Headers(NamedTuple):
+class Headers:
     """The headers in which an event speaks of one of its channels."""
 
-    uniqueid: str
-    linkedid: str
-    channel: str
-    state: str
-    context: str
-    exten: str
-    number: str
-    name: str
-
-
-def _headers(prefix: str) -> Headers:
-    names = ("Uniqueid", "Linkedid", "Channel", "ChannelState", "Context", "Exten", "CallerIDNum", "CallerIDName")
-    return Headers(*[f"{prefix}{name}" for name in names])
+    def __init__(self, prefix: str) -> None:
+        self.uniqueid = f"{prefix}Uniqueid"
+        self.linkedid = f"{prefix}Linkedid"
+        self.channel = f"{prefix}Channel"
+        self.state = f"{prefix}ChannelState"
+        self.context = f"{prefix}Context"
+        self.exten = f"{prefix}Exten"
+        self.number = f"{prefix}CallerIDNum"
+        self.name = f"{prefix}CallerIDName"
 
 
 # Made once, since every event asks for some.
@@ -54,7 +50,7 @@ _PREFIXES = (
     "", "Dest", "LocalOne", "LocalTwo", "Transferer", "Transferee", "OrigTransferer", "SecondTransferer", "TransferTarget", "Target", "Parkee",
     "Retriever",
 )  # fmt: skip
-HEADERS = {prefix: _headers(prefix) for prefix in _PREFIXES}
+HEADERS: Final = {prefix: Headers(prefix) for prefix in _PREFIXES}
 
 
 class Facts:

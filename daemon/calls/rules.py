@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from daemon.calls.graph import Channel, Dial, Group, Move, Talk
-from daemon.calls.parties import parties_of
+from daemon.calls.parties import IN, OUT, parties_of
 from daemon.calls.view import PbxView
 from daemon.model.call import Call, Direction, Leg, Result, Transfer
 
@@ -34,7 +34,7 @@ def call_id(view: PbxView, first_uniqueid: str) -> str:
 
 
 class Outline(NamedTuple):
-    """The record without what changes all the time: legs, talk time. Two outlines that are equal tell nobody anything new."""
+    """The record without what changes all the time, its last fields: talk time and legs. Two outlines that are equal tell nobody anything new."""
 
     id: str
     enterprise: str
@@ -76,7 +76,7 @@ class Judgement:
 
     def rang(self) -> tuple[str, ...]:
         """The internal numbers whose phone was alerted."""
-        if self.direction is Direction.OUT:
+        if self.direction is OUT:
             return ()
         # In order of dialling: phones of one group are alerted within a millisecond of each other, in any order.
         initiator, moves = self.parties.initiator, self.group.moves
@@ -144,7 +144,7 @@ class Judgement:
         calling = self._calling()
         requests = [channel.hangup_requested_at for channel in calling if channel.hangup_requested_at is not None]
         if requests:
-            if self.direction is Direction.IN:
+            if self.direction is IN:
                 return True
             dials = [d for d in self.group.dials if not self._is_plumbing(d) and not self._rings_initiator(d)]
             return not dials or any(d.ended_at is None or d.ended_at >= requests[0] for d in dials)
@@ -158,7 +158,7 @@ class Judgement:
 
     def _calling(self) -> list[Channel]:
         """The side that placed the call; empty when it was never seen."""
-        if self.direction is Direction.IN:
+        if self.direction is IN:
             return self.customers[:1]
         return [self.parties.initiator] if self.parties.initiator else []
 
@@ -274,7 +274,7 @@ class Judgement:
             parties.initiator_number,
             self.transfers(),
             group.queue,
-            group.originated and self.direction is Direction.OUT,
+            group.originated and self.direction is OUT,
             group.consult,
             tuple(group.recordings),
             group.has_gap,
@@ -288,32 +288,7 @@ class Judgement:
         legs = self._legs()
         if self.group.prior is not None:
             legs = all_legs(legs, self.group.prior.legs)
-        return Call(
-            id=outline.id,
-            enterprise=outline.enterprise,
-            pbx=outline.pbx,
-            linkedid=outline.linkedid,
-            direction=outline.direction,
-            started_at=outline.started_at,
-            customer_number=outline.customer_number,
-            customer_name=outline.customer_name,
-            line=outline.line,
-            answered_at=outline.answered_at,
-            ended_at=outline.ended_at,
-            talk_seconds=talked,
-            result=outline.result,
-            rang=outline.rang,
-            answered_by=outline.answered_by,
-            last_talked=outline.last_talked,
-            initiator=outline.initiator,
-            transfers=outline.transfers,
-            queue=outline.queue,
-            click_to_call=outline.click_to_call,
-            consult=outline.consult,
-            recordings=outline.recordings,
-            gap=outline.gap,
-            legs=legs,
-        )
+        return Call(*outline, talked, legs)
 
     def _legs(self) -> tuple[Leg, ...]:
         # A channel may outlive the call, in another one or by a moment: its part in this one is over.

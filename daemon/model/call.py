@@ -78,7 +78,6 @@ class Call:
     line: str | None = None
     answered_at: float | None = None
     ended_at: float | None = None
-    talk_seconds: float = 0.0
     result: Result | None = None
     rang: tuple[str, ...] = ()
     answered_by: str | None = None
@@ -90,6 +89,7 @@ class Call:
     consult: bool = False
     recordings: tuple[str, ...] = ()
     gap: bool = False
+    talk_seconds: float = 0.0
     legs: tuple[Leg, ...] = ()
 
     @property
