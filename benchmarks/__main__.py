@@ -8,10 +8,11 @@ import platform
 
 import asyncpg
 
-from benchmarks import call_model, downloads, settings_cache
+from benchmarks import ami_ingest, call_model, downloads, settings_cache
 from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
 from benchmarks.fastagi import measure as measure_fastagi
+from daemon.compiled import runs_compiled
 from daemon.lifecycle import run_async
 
 
@@ -21,10 +22,11 @@ def main() -> None:
     options.add_argument("--rate", type=int, default=50, help="calls per second")
     options.add_argument("--seconds", type=int, default=20, help="length of a run")
     options.add_argument("--runs", type=int, default=3)
-    options.add_argument("--only-model", action="store_true", help="only the call model")
+    options.add_argument("--only-model", action="store_true", help="only the call model and what feeds it")
     chosen = options.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, asyncpg {asyncpg.__version__}\n")
     _call_model()
+    _ami_ingest(max(chosen.runs, 5))
     if chosen.only_model:
         return
     print("Event bytes on the socket -> popup request at the CRM, durable commit between")
@@ -74,7 +76,7 @@ def _downloads() -> None:
 
 
 def _call_model() -> None:
-    print("The call model alone, on recorded calls (CPU time of one core)")
+    print(f"The call model alone, on recorded calls (CPU time of one core); it runs {'compiled' if runs_compiled() else 'as it is written'}")
     print(f"{'':>12} {'events/s':>10} {'µs beside 10 live calls':>24} {'beside 10,000':>14}")
     for name, make in (("vochid", call_model.ours), ("cacofonisk", call_model.peer())):
         if make is None:
@@ -83,6 +85,15 @@ def _call_model() -> None:
         figures = call_model.measure(make)
         print(f"{name:>12} {figures.events_per_s:>10,.0f} {figures.us_at_10:>24.1f} {figures.us_at_10_000:>14.1f}", flush=True)
     print()
+
+
+def _ami_ingest(runs: int) -> None:
+    for title, readers in (("Bytes -> events, all of them asked for", ami_ingest.ingest()), ("Bytes -> finished calls", ami_ingest.finished_calls())):
+        print(f"{title}, every class of events on (CPU time of one core), {runs} runs")
+        print(f"{'':>12} {'events/s':>10} {'lowest':>10} {'highest':>10}")
+        for name, rate in ami_ingest.measure(readers, runs).items():
+            print(f"{name:>12} {rate.median:>10,.0f} {rate.lowest:>10,.0f} {rate.highest:>10,.0f}", flush=True)
+        print()
 
 
 main()

@@ -184,7 +184,9 @@ def _pyst2() -> Read:
 
         manager = Manager()
     manager.title = "Asterisk Call Manager"
-    manager.message_thread = manager.event_dispatch_thread = threading.current_thread()  # never started: its destructor would join them
+    over = threading.Thread()
+    over.start()
+    manager.message_thread = manager.event_dispatch_thread = over  # its destructor joins its threads, which were never started
 
     def read(chunks: list[bytes]) -> int:
         manager._sock = io.BytesIO(b"".join(chunks))

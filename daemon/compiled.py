@@ -1,7 +1,8 @@
-"""The call model runs compiled where `make setup` found a C compiler: the same sources, translated by mypyc (docs/decisions/XXXX-compiled-call-model.md).
+"""The call model, and AMI's frames that it reads, run compiled where `make setup` found a C compiler.
 
-Compiled modules lie outside of the source tree, in a directory named by a hash of everything they were made from. They are imported
-only from the directory of the sources that are here now: an edited source has none and runs as it is written.
+The same sources, translated by mypyc (docs/decisions/XXXX-compiled-call-model.md). What was compiled lies outside of the source tree, in
+a directory named by a hash of everything it was made from, and is imported only from the directory of the sources that are here now:
+an edited source has none and runs as it is written.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SWITCH = "VOCHID_COMPILED"  # 0: the modules as they are written
 # All or none: compiled classes know each other's layout. In the order of their imports.
 MODULES = (
-    "daemon.calls.graph", "daemon.calls.parties", "daemon.calls.rules", "daemon.calls.telling", "daemon.calls.facts", "daemon.calls.on_channels",
-    "daemon.calls.on_dials", "daemon.calls.on_bridges", "daemon.calls.on_moves", "daemon.calls.correlator",
+    "daemon.ami.wire", "daemon.calls.graph", "daemon.calls.parties", "daemon.calls.rules", "daemon.calls.telling", "daemon.calls.facts",
+    "daemon.calls.on_channels", "daemon.calls.on_dials", "daemon.calls.on_bridges", "daemon.calls.on_moves", "daemon.calls.correlator",
 )  # fmt: skip
 # Not compiled, but their types are compiled into the others.
-TYPES = ("daemon.ami.wire", "daemon.calls.view", "daemon.model.call", "daemon.model.immutable", "daemon.model.phone", "daemon.model.signal")
+TYPES = ("daemon.calls.view", "daemon.model.call", "daemon.model.immutable", "daemon.model.phone", "daemon.model.signal")
 _SUFFIX = EXTENSION_SUFFIXES[0]
 _SHARED = "__mypyc"  # how the name of the library ends in which mypyc puts the code of all modules
 

@@ -22,7 +22,7 @@ def main() -> None:
     if os.environ.get(SWITCH) == "0" or made.is_dir():
         return
     if (missing := what_is_missing()) is not None:
-        print(f"setup: {missing}, so the call model runs uncompiled, at about a third of its speed", file=sys.stderr)
+        print(f"setup: {missing}, so the call model runs uncompiled, at two fifths of its speed", file=sys.stderr)
         return
     print("setup: compiling the call model", file=sys.stderr, flush=True)
     made.parent.mkdir(exist_ok=True)
