@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from benchmarks import boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
+from benchmarks import ami_ingest, boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
+from daemon.compiled import runs_compiled
 from daemon.lifecycle import run_async
 from lab.run import short_directory
 
@@ -60,6 +61,7 @@ def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
 
 def _model(_: argparse.Namespace) -> None:
     """the call model alone, on recorded calls (CPU time of one core)."""
+    print(f"it runs {'compiled' if runs_compiled() else 'as it is written'}")
     print(f"{'':>12} {'events/s':>10} {'µs beside 10 live calls':>24} {'beside 10,000':>14}")
     for name, make in (("vochid", call_model.ours), ("cacofonisk", call_model.peer())):
         if make is None:
@@ -67,6 +69,15 @@ def _model(_: argparse.Namespace) -> None:
             continue
         figures = call_model.measure(make)
         print(f"{name:>12} {figures.events_per_s:>10,.0f} {figures.us_at_10:>24.1f} {figures.us_at_10_000:>14.1f}", flush=True)
+
+
+def _ingest(chosen: argparse.Namespace) -> None:
+    """AMI's bytes -> events, and -> finished calls, beside the peers; every class of events on (CPU time of one core)."""
+    runs = max(chosen.runs, 5)
+    for title, readers in (("events/s, all asked for", ami_ingest.ingest()), ("events/s into finished calls", ami_ingest.finished_calls())):
+        print(f"{title:>30} {'median':>10} {'lowest':>10} {'highest':>10}")
+        for name, rate in ami_ingest.measure(readers, runs).items():
+            print(f"{name:>30} {rate.median:>10,.0f} {rate.lowest:>10,.0f} {rate.highest:>10,.0f}", flush=True)
 
 
 def _popups(chosen: argparse.Namespace) -> None:
@@ -134,7 +145,7 @@ def _pages(_: argparse.Namespace) -> None:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "model": _model, "popups": _popups, "clicks": _clicks, "settings": _settings,
+    "model": _model, "ingest": _ingest, "popups": _popups, "clicks": _clicks, "settings": _settings,
     "downloads": _downloads, "fastagi": _fastagi, "boards": _boards, "pages": _pages,
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from daemon.ami.actions import ListCommands, Ping
 from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
 from daemon.ami.wire import Frame, Skipped
 from daemon.asterisk.audit import DEFAULT_USERNAMES, check_asterisk_conf
+from daemon.compiled import runs_compiled
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
@@ -44,6 +45,7 @@ async def examine(settings: Settings, only: str | None, asterisk_conf: Path | No
 
 async def _check_service(settings: Settings, only: str | None, usernames: list[str]) -> AsyncIterator[Check]:
     """Everything but the PBX's files; `usernames` is filled with the AMI users of the PBXs that are looked at."""
+    yield Check("call model", True, "compiled" if runs_compiled() else "not compiled: it works, slower; `make setup` compiles it where a C compiler is")
     try:
         vault = open_vault(settings)
         yield Check("keys", True)

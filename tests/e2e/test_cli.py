@@ -157,7 +157,7 @@ async def test_doctor_says_what_works_and_what_does_not(house: House) -> None:
     await house.linked()
     done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER, "--asterisk-conf", str(ROOT / "asterisk-conf"))
     text = done.stdout
-    for line in ("ok    keys", "ok    fastagi", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login",
+    for line in ("ok    call model", "ok    keys", "ok    fastagi", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login",
                  f"ok    {NUMBER} retailcrm credentials", "ok    vochid.conf [vochid] read"):  # fmt: skip
         assert line in text, text
     assert f"FAIL  {NUMBER} pbx main events" in text  # a PBX that can only remember never boots
