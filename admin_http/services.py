@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,7 +57,8 @@ class Services:
     differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]
     explain: Explain
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
-    glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
+    glance: Callable[[Collection[str]], Awaitable[Mapping[str, Glance]]]
+    troubled: Callable[[], Awaitable[frozenset[str]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     device: Callable[[str, str], DeviceState]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zoneinfo
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _environment(language: str) -> Environment:
     environment.globals["t"] = translations(language).gettext
     environment.filters.update({
         "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
-        "number": lambda value: format_decimal(value, locale=language) if value is not None else "–",
+        "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
         "phone": phone,
     })  # fmt: skip
@@ -73,6 +73,11 @@ def moment(value: float | str | datetime) -> datetime:
     if isinstance(value, datetime):
         return value
     return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+
+
+@lru_cache(maxsize=2_048)
+def _spelled(day: date, language: str) -> str:
+    return format_date(day, "d MMMM y", locale=language)
 
 
 def _local(context: Context, value: Any) -> datetime:
@@ -87,7 +92,7 @@ def _when(context: Context, value: Any) -> str:
 
 @pass_context
 def _day(context: Context, value: Any) -> str:
-    return format_date(_local(context, value), "d MMMM y", locale=context["language"]) if value is not None else "–"
+    return _spelled(_local(context, value).date(), context["language"]) if value is not None else "–"
 
 
 @pass_context

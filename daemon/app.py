@@ -35,10 +35,11 @@ from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.consents import Consents
-from daemon.store.glance import glance
+from daemon.store.glance import glance, troubled
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.people import PeopleRepository
+from daemon.store.report_keeper import ReportKeeper
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
@@ -123,7 +124,7 @@ class App:
         self._stack.callback(passwords.close)
         audit = AuditLog(db)
         self._people = People(PeopleRepository(db), audit, vault, passwords)
-        inbound = InboundTokens(db, vault)
+        inbound, reports = InboundTokens(db, vault), ReportRepository(db)
         joined = Joined(
             kinds={name: adapter.settings for name, adapter in adapters().items()},
             check_pbx=check_pbx,
@@ -147,6 +148,7 @@ class App:
             live=live,
             check=crm.check,
             glance=partial(glance, db),
+            troubled=partial(troubled, db),
             originate=originating.service,
             posted=self._posted,
             statuses=statuses,
@@ -160,7 +162,7 @@ class App:
             differences=afterwards.differences,
             explain=Explain(db, tenants),
             desk=Desk(db),
-            reports=ReportRepository(db),
+            reports=reports,
             connections=overview.connections,
             state=overview.state,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
@@ -185,6 +187,7 @@ class App:
             "pbxs": self.pbxs.run,
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
+            "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "gauges": self._gauges,
             "loop lag": self._probe_lag,

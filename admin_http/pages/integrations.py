@@ -37,7 +37,7 @@ def base_of(visit: Visit, crm: str) -> str:
 
 
 async def show_integrations(visit: Visit) -> web.StreamResponse:
-    row = row_of(visit, visit.number, (await visit.services.glance(visit.number)).get(visit.number))
+    row = row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number))
     states = {crm["name"]: crm for crm in row["crms"]}
     cards = [(name, TITLES.get(name, name), states.get(name)) for name in visit.services.joined.kinds]
     return await _integrations_page(visit, cards)
