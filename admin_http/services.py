@@ -68,6 +68,7 @@ class Services:
     reports: ReportRepository
     connections: Callable[[str], Awaitable[list[dict[str, Any]]]]
     state: Callable[[str | None], Awaitable[dict[str, Any]]]
+    refresh: Callable[[str], Awaitable[None]]
     kinds: Mapping[str, frozenset[Kind]]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]

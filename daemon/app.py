@@ -18,6 +18,7 @@ from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
 from admin_http.services import Services
 from admin_http.visitors import parse_networks
+from daemon.asterisk.snippets import snippets_of
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
 from daemon.delivery.desk import Desk
@@ -119,7 +120,7 @@ class App:
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
-        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
+        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
         passwords = Passwords()
         self._stack.callback(passwords.close)
         audit = AuditLog(db)
@@ -132,6 +133,7 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
+            snippets=lambda enterprise, pbx: snippets_of(enterprise, pbx, settings.fastagi),
             consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
@@ -165,6 +167,7 @@ class App:
             reports=reports,
             connections=overview.connections,
             state=overview.state,
+            refresh=overview.refresh,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,

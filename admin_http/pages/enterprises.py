@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -31,16 +32,20 @@ async def show_enterprises(visit: Visit) -> web.StreamResponse:
     trouble = [number for number in found if number in troubled]
     only = visit.query("show") == "trouble"
     chosen = trouble if only else found
-    pages = max(1, -(-len(chosen) // PER_PAGE))
-    asked = visit.query("page") or ""
-    page = min(max(1, int(asked)), pages) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
-    shown = chosen[(page - 1) * PER_PAGE : page * PER_PAGE]
+    shown, page, pages = page_of(chosen, visit.query("page") or "")
     glances = await visit.services.glance(shown)
     return visit.render(
         "enterprises/rows.html" if visit.is_fragment else "enterprises/list.html", rows=[row_of(visit, number, glances.get(number)) for number in shown],
         wanted=visit.query("q") or "", only_trouble=only, counts=(len(found), len(trouble)), page=page, pages=pages, total=len(tenants),
         first=(page - 1) * PER_PAGE + 1,
     )  # fmt: skip
+
+
+def page_of(chosen: Sequence[str], asked: str) -> tuple[Sequence[str], int, int]:
+    """What stands on the page that was asked for, which page that is, and how many there are; for nonsense the first. Pure."""
+    pages = max(1, -(-len(chosen) // PER_PAGE))
+    page = min(max(1, int(asked)), pages) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
+    return chosen[(page - 1) * PER_PAGE : page * PER_PAGE], page, pages
 
 
 async def _troubled(visit: Visit) -> set[str]:

@@ -62,6 +62,7 @@ async def probe_redirect(visit: Visit) -> web.StreamResponse:
     ask = visit.services.joined.redirect
     if ask is None:
         raise NotFound("smart redirect is not part of this vochid")
+    visit.services.joined.probes.take(visit.number, visit.actor.login)
     phone, began = (await visit.form()).get("phone", "").strip()[:40], time.monotonic()
     decision = await ask(visit.number, phone, None)
     took_ms = (time.monotonic() - began) * 1_000

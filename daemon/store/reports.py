@@ -15,8 +15,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from daemon.errors import VochidError
+from daemon.model.steps import percentiles
 from daemon.store.pool import Database
-from daemon.store.steps import percentiles
 
 MAX_DAYS = 366
 HOURLY_UP_TO_DAYS = 3

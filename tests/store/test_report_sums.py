@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.model.call import Call, Direction, Result
+from daemon.model.steps import SHARES, percentiles
 from daemon.store.pool import Database
 from daemon.store.report_keeper import ReportKeeper
 from daemon.store.reports import SUMMED_PARTS, Period, ReportRepository
-from daemon.store.steps import SHARES, percentiles
 from tests.rig import NUMBER, a_call
 
 PEOPLE = ("150", "151", "152")
