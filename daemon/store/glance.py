@@ -10,8 +10,8 @@ from daemon.store.pool import Database
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """The last 24 hours. `open_missed`: customers who wait for a call back, `dead`: deliveries given up, whenever; `connections`: state and
-    reason by integration."""
+    """The last 24 hours. `open_missed`: missed calls that nobody answered since, whenever; 1,000 stands for that many or more. `dead`:
+    deliveries given up, whenever; `connections`: state and reason by integration."""
 
     calls: int = 0
     missed: int = 0
