@@ -18,6 +18,7 @@ from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
 from admin_http.services import Services
 from admin_http.visitors import parse_networks
+from daemon.asterisk.snippets import snippets_of
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
 from daemon.delivery.desk import Desk
@@ -35,10 +36,11 @@ from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.consents import Consents
-from daemon.store.glance import glance
+from daemon.store.glance import glance, troubled
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.people import PeopleRepository
+from daemon.store.report_keeper import ReportKeeper
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
@@ -121,12 +123,12 @@ class App:
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
-        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
+        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
         passwords = Passwords()
         self._stack.callback(passwords.close)
         audit = AuditLog(db)
         self._people = People(PeopleRepository(db), audit, vault, passwords)
-        inbound = InboundTokens(db, vault)
+        inbound, reports = InboundTokens(db, vault), ReportRepository(db)
         joined = Joined(
             kinds={name: adapter.settings for name, adapter in adapters().items()},
             check_pbx=check_pbx,
@@ -134,6 +136,7 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
+            snippets=lambda enterprise, pbx: snippets_of(enterprise, pbx, settings.fastagi),
             consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
@@ -150,6 +153,7 @@ class App:
             live=live,
             check=crm.check,
             glance=partial(glance, db),
+            troubled=partial(troubled, db),
             originate=originating.service,
             posted=self._posted,
             statuses=statuses,
@@ -163,9 +167,10 @@ class App:
             differences=afterwards.differences,
             explain=Explain(db, tenants),
             desk=Desk(db),
-            reports=ReportRepository(db),
+            reports=reports,
             connections=overview.connections,
             state=overview.state,
+            refresh=overview.refresh,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
@@ -188,6 +193,7 @@ class App:
             "pbxs": self.pbxs.run,
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
+            "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "gauges": self._gauges,
             "loop lag": self._probe_lag,

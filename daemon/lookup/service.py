@@ -89,6 +89,10 @@ class Lookup:
         asyncio.get_running_loop().call_soon(self._write_down, question, decision, time.monotonic() - started)  # after the answer has left
         return decision
 
+    def cache_counts(self, enterprise: str | None) -> tuple[int, int, int]:
+        """Entries, hits and misses of what sources said; of one enterprise, or of all."""
+        return self._cache.counts(enterprise)
+
     def settings_changed(self, enterprises: set[str]) -> None:
         """Answers, breakers and patterns of these enterprises are read anew."""
         self._cache.forget(enterprises)
