@@ -16,8 +16,9 @@ from admin_http.cookies import CABINET
 from admin_http.pages.nav import menu
 from admin_http.problems import status_of
 from admin_http.services import Services
+from admin_http.texts import LANGUAGES
 from admin_http.views import Views
-from admin_http.visitors import LANGUAGES, THEMES, Way, must_be_own_page, way_of
+from admin_http.visitors import THEMES, Way, must_be_own_page, way_of
 from daemon.errors import NotFound, VochidError
 from daemon.model.person import Role, Session
 from daemon.people.service import PROOF_S
@@ -104,7 +105,11 @@ class Visit:
 
     def say(self, error: VochidError) -> str:
         """An error in the person's language, as far as its text is known there."""
-        return self.text(str(error))
+        return self.said(str(error))
+
+    def said(self, sentence: str) -> str:
+        """What a check, an error or a reason says, in the person's language."""
+        return self.views.said(self.language, sentence)
 
     def render(self, template: str, *, status: int = 200, **context: Any) -> web.Response:
         """The page. Every template has: visit, session, csrf, language, theme, zone, menu, number, path and what is given here."""
