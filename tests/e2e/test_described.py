@@ -19,11 +19,11 @@ pytestmark = pytest.mark.timeout(120)
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 ENDLESS = {"/api/enterprises/{n}/live"}  # a stream has no end to be judged at
 LAST = ("get", "head", "options", "post", "put", "patch", "delete")  # what takes away comes last
-EXAMPLES = 10
+EXAMPLES = 6
 
 
 async def test_no_request_made_from_the_description_meets_a_fault_or_an_undescribed_answer(house: House, api: httpx.AsyncClient) -> None:
-    await house.linked_document(api) if hasattr(house, "linked_document") else await api.put(f"/api/enterprises/{NUMBER}", json=house.document)
+    await house.daemon.put(house.document)
     await house.linked()
     await house.play("inbound-answered", "inbound-not-answered")
     await house.journaled(2)
@@ -32,18 +32,19 @@ async def test_no_request_made_from_the_description_meets_a_fault_or_an_undescri
         "n": NUMBER, "crm": "retailcrm", "id": (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"][0]["id"],
     }  # fmt: skip
     description = (await api.get("/api/openapi.json")).json()
-    await asyncio.to_thread(_judge, description, f"http://{house.daemon.http}", token, known)
-    assert "Traceback" not in house.daemon.log.read_text()
+    faults = await asyncio.to_thread(_judge, description, f"http://{house.daemon.http}", token, known)
+    faults += [line for line in house.daemon.log.read_text().splitlines() if "request failed" in line or "Traceback" in line]
+    assert not faults, "\n\n".join(faults)
 
 
-def _judge(description: dict[str, Any], base: str, token: str, known: dict[str, str]) -> None:
+def _judge(description: dict[str, Any], base: str, token: str, known: dict[str, str]) -> list[str]:
     schema = schemathesis.openapi.from_dict(description)
     operations = sorted((found.ok() for found in schema.get_all_operations()), key=lambda o: LAST.index(o.method.lower()))
     faults: list[str] = []
     for operation in operations:
         if operation.path not in ENDLESS:
             _judge_operation(operation, base, token, known, faults)
-    assert not faults, "\n\n".join(faults)
+    return faults
 
 
 def _judge_operation(operation: Any, base: str, token: str, known: dict[str, str], faults: list[str]) -> None:
@@ -58,5 +59,5 @@ def _judge_operation(operation: Any, base: str, token: str, known: dict[str, str
 
     try:
         judge()
-    except BaseException as fault:  # noqa: B036 - a group of findings
+    except BaseException as fault:
         faults.append(f"{operation.method.upper()} {operation.path}: {fault}"[:1_500])
