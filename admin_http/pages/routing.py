@@ -182,6 +182,22 @@ def bind_page(page: Page, services: Services, views: Views) -> Callable[[web.Req
     return handle
 
 
+def page_for_strays(services: Services, views: Views) -> Any:
+    """A middleware: a browser that opens an address which nothing has gets a page, programs get the problem."""
+
+    @web.middleware
+    async def say_so(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+        response = await handler(request)
+        is_stray = request.match_info.http_exception is not None and response.status == 404 and request.method == "GET"
+        if not is_stray or "text/html" not in request.headers.get("Accept", "") or request.path.startswith(("/api/", "/static/")):
+            return response
+        visit = _visit(request, services, views)
+        visit.session = await person_session(request, services)
+        return _failed(visit, NotFound("there is nothing at this address"))
+
+    return say_so
+
+
 async def _admit(page: Page, visit: Visit) -> web.StreamResponse | None:
     """None lets the visit in. Raises VochidError for what may not be."""
     request, services = visit.request, visit.services

@@ -137,7 +137,7 @@ async def say_where_recordings_are(day: Day, page: Page) -> None:
     """The checks stand on the page in full: rights, event classes, the clock."""
     await page.get_by_role("link", name="АТС", exact=True).click()
     await page.get_by_role("link", name="main").click()
-    recordings = page.get_by_role("group", name="Записи", exact=True)
+    recordings = page.get_by_role("group", name="Записи разговоров")
     await recordings.get_by_label("Откуда").select_option("directory")
     await recordings.get_by_label("Каталог", exact=True).fill(str(day.office.pbx.directory / "spool/monitor"))
     await recordings.get_by_label("Этот же каталог на АТС").fill(f"{day.office.pbx.pbx_directory}/spool/monitor")
