@@ -1,9 +1,10 @@
 # make setup   .venv with everything in it          make demo    a real PBX, a CRM, the daemon, and calls between them
 # make run     the daemon on its embedded database  make test    the whole suite
 # make check   lint, types, layers                  make bench   the figures
+# make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
-.PHONY: setup run demo check test bench lab-16 lock clean
+.PHONY: setup run demo check test bench screenshots lab-16 lock clean
 
 setup:
 	@python3 tools/setup.py
@@ -25,6 +26,10 @@ test: check
 
 bench: setup
 	@$(PY) -m benchmarks
+
+screenshots: setup
+	@$(PY) -m lab.screenshots --docs
+	@$(PY) -m lab.screenshots
 
 # The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
 lab-16: setup
