@@ -126,9 +126,8 @@ async def take(directory: Path, *, docs: bool, only: frozenset[str] = frozenset(
         await _enter(await first.new_page(), daemon)
         base = f"http://{daemon.http}"
         for width, theme, language in [(README_SIZE[0], "light", "ru")] if docs else VARIANTS:
-            context = await browser.new_context(
-                viewport={"width": width, "height": README_SIZE[1]}, reduced_motion="reduce", locale={"ru": "ru-RU", "en": "en-GB"}[language]
-            )
+            region = {"ru": "ru-RU", "en": "en-GB"}[language]
+            context = await browser.new_context(viewport={"width": width, "height": README_SIZE[1]}, reduced_motion="reduce", locale=region)
             await context.add_cookies(await first.cookies())  # type: ignore[arg-type]
             await context.add_cookies([{"name": f"vochid_{name}", "value": value, "url": base} for name, value in (("theme", theme), ("language", language))])
             page = await context.new_page()
