@@ -1,9 +1,10 @@
 # make setup   .venv with everything in it          make demo    a real PBX, a CRM, the daemon, and calls between them
 # make run     the daemon on its embedded database  make test    the whole suite
 # make check   lint, types, layers                  make bench   the figures
+# make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
-.PHONY: setup environment run demo check test bench lab-16 lock clean
+.PHONY: setup environment run demo check test bench screenshots lab-16 lock clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -28,6 +29,10 @@ test: check setup
 
 bench: setup
 	@$(PY) -m benchmarks
+
+screenshots: setup
+	@$(PY) -m lab.screenshots --docs
+	@$(PY) -m lab.screenshots
 
 # The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
 lab-16: setup

@@ -29,7 +29,7 @@ from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
 from admin_http.pages import static
 from admin_http.pages.registry import PAGES
-from admin_http.pages.routing import bind_page
+from admin_http.pages.routing import bind_page, page_for_strays
 from admin_http.problems import problems
 from admin_http.recordings import serve_recording
 from admin_http.services import Services
@@ -72,7 +72,8 @@ _HEADERS = {
 
 def make_admin(services: Services) -> web.Application:
     """The API and the pages."""
-    application = web.Application(middlewares=[_guarded, problems], client_max_size=MAX_BODY_BYTES)
+    views = Views()
+    application = web.Application(middlewares=[_guarded, page_for_strays(services, views), problems], client_max_size=MAX_BODY_BYTES)
     for route in ROUTES:
         for path in route.paths:
             application.router.add_route(route.method, path, bind(route, services))
@@ -92,7 +93,6 @@ def make_admin(services: Services) -> web.Application:
     application.router.add_get(retailcrm.LOGO_PATH, retailcrm.logo)
     application.router.add_get("/recordings/{signed}", download)
     application.router.add_get("/static/{name:.+}", static.serve)
-    views = Views()
     for page in PAGES:
         application.router.add_route(page.method, page.path, bind_page(page, services, views))
     return application

@@ -1,4 +1,7 @@
-"""Errors as application/problem+json: a stable `code`, one sentence of `detail`, and for settings the `field`."""
+"""Errors as application/problem+json: a stable `code`, one sentence of `detail`, and for settings the `field`.
+
+What a page of ours asks by itself is answered with `said` too: the detail in the person's language. `detail` is English for everybody.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from admin_http.texts import LANGUAGES, sentences
 from daemon.errors import NotFound, SettingsError, VochidError
 from daemon.originate.guard import DialRefused
 from daemon.originate.service import NoLink, OverLimit
@@ -51,18 +55,28 @@ class Forbidden(VochidError):
     code = "forbidden"
 
 
-def problem(status: int, code: str, detail: str, field: str | None = None) -> web.Response:
-    """The error as a response."""
+def problem(status: int, code: str, detail: str, field: str | None = None, *, language: str | None = None) -> web.Response:
+    """The error as a response; `language`: of the person at the page that asked."""
     body: dict[str, Any] = {"code": code, "detail": detail, "status": status}
+    if language is not None:
+        body["said"] = sentences(language).say(detail)
     if field:
         body["field"] = field
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return web.Response(text=json.dumps(body, ensure_ascii=False), status=status, content_type="application/problem+json", headers=headers)
 
 
-def from_error(error: VochidError) -> web.Response:
+def from_error(error: VochidError, language: str | None = None) -> web.Response:
     """An expected failure as a response."""
-    return problem(status_of(error), error.code, str(error), error.field)
+    return problem(status_of(error), error.code, str(error), error.field, language=language)
+
+
+def page_language(request: web.Request) -> str | None:
+    """The language of the page that asks by itself; None for programs."""
+    if not {"X-CSRF-Token", "HX-Request"} & request.headers.keys():
+        return None
+    chosen = request.cookies.get("vochid_language")
+    return chosen if chosen in LANGUAGES else LANGUAGES[0]
 
 
 def status_of(error: VochidError) -> int:
@@ -77,7 +91,7 @@ async def problems(request: web.Request, handler: Any) -> web.StreamResponse:
         response: web.StreamResponse = await handler(request)
         return response
     except VochidError as error:
-        return from_error(error)
+        return from_error(error, page_language(request))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -86,4 +100,4 @@ async def problems(request: web.Request, handler: Any) -> web.StreamResponse:
         raise
     except Exception:
         log.error("request failed", method=request.method, path=request.path, exc_info=True)
-        return problem(500, "internal", "something went wrong here; the log of vochid says what")
+        return problem(500, "internal", "something went wrong here; the log of vochid says what", language=page_language(request))

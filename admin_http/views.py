@@ -16,8 +16,7 @@ from babel.numbers import format_decimal, format_percent
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
-from admin_http.texts import translations
-from admin_http.visitors import LANGUAGES
+from admin_http.texts import LANGUAGES, sentences, translations
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -36,6 +35,10 @@ class Views:
     def text(self, language: str, message: str, **values: Any) -> str:
         """A text in this language, with its `%(name)s` filled in."""
         return translations(language).gettext(message) % values if values else translations(language).gettext(message)
+
+    def said(self, language: str, sentence: str) -> str:
+        """What a check or an error says, in this language as far as its form is known."""
+        return sentences(language).say(sentence)
 
 
 @cache
@@ -63,7 +66,7 @@ def _environment(language: str) -> Environment:
         "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
-        "phone": phone,
+        "phone": phone, "said": lambda text: sentences(language).say(text or ""),
     })  # fmt: skip
     return environment
 

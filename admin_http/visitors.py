@@ -10,7 +10,6 @@ from aiohttp import web
 from admin_http.problems import Forbidden
 from daemon.people.service import Visitor
 
-LANGUAGES = ("ru", "en")
 THEMES = ("auto", "light", "dark")
 _LOOPBACK_NAMES = ("localhost", "localhost.")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

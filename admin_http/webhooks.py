@@ -160,10 +160,10 @@ _STATUS = (*_CLICK[:1], ("userId", "the CRM user"), ("code", "the extension"), (
 _EVENT = {"type": "object", "required": ["event_type", "payload"], "properties": {"event_type": {"enum": ["dial", "bridge", "hangup", "download"]}}}
 
 ROUTES = (
-    Route("GET", "/retailcrm/make-call", make_call, "RetailCRM's click-to-call", query=_CLICK, kept=True, open=True),
-    Route("POST", "/retailcrm/make-call", make_call, "RetailCRM's click-to-call: query, form or JSON", query=_CLICK, kept=True, open=True),
+    Route("GET", "/retailcrm/make-call", make_call, "RetailCRM's click-to-call", query=_CLICK, statuses=(200, 202), kept=True, open=True),
+    Route("POST", "/retailcrm/make-call", make_call, "RetailCRM's click-to-call: query, form or JSON", query=_CLICK, statuses=(200, 202), kept=True, open=True),
     Route("GET", "/retailcrm/status", change_status, "A manager's status in RetailCRM", query=_STATUS, kept=True, open=True),
     Route("POST", "/retailcrm/status", change_status, "A manager's status in RetailCRM: query, form or JSON", query=_STATUS, kept=True, open=True),
-    Route("GET", "/api/makecallexternal", make_call_external, "Click-to-call by the enterprise's secret", query=_CLICK[:3], open=True),
-    Route("POST", "/events", events, "Calls of a PBX that posts them itself", body=_EVENT, kept=True, open=True),
+    Route("GET", "/api/makecallexternal", make_call_external, "Click-to-call by the enterprise's secret", query=_CLICK[:3], statuses=(200, 202), open=True),
+    Route("POST", "/events", events, "Calls of a PBX that posts them itself", body=_EVENT, statuses=(202,), kept=True, open=True),
 )

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp_sse import sse_response
 
 from admin_http.api.routing import Ask, Route, answer, page
+from admin_http.api.shapes import CALL, LIST, list_of
 from admin_http.services import Services
 from daemon.delivery.why import Reason, explain
 from daemon.errors import NotFound
@@ -121,13 +122,13 @@ CALL_FILTERS = (
 )
 
 ROUTES = (
-    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=CALL_FILTERS),
-    Route("GET", _ONE + "/calls/{id}", get_call, "One call"),
+    Route("GET", _ONE + "/calls", list_calls, "Calls, newest first", query=CALL_FILTERS, gives=list_of(CALL)),
+    Route("GET", _ONE + "/calls/{id}", get_call, "One call", gives=CALL),
     Route("GET", _ONE + "/calls/{id}/deliveries", call_deliveries, "What every CRM was told of a call and answered; why something was not sent"),
     Route(
         "GET", _ONE + "/logs", list_logs, "What was said to CRMs, newest first",
-        query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")),
+        query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")), gives=LIST,
     ),
     Route("GET", _ONE + "/live/now", now, "Calls that live, extensions, PBXs: what the live board begins with"),
-    Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery"),
+    Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery", media="text/event-stream"),
 )  # fmt: skip

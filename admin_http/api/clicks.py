@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import PLACED
 from daemon.errors import VochidError
 from daemon.originate.service import Asked, Placed
 from daemon.originate.states import State
@@ -52,6 +53,14 @@ _BODY = {
 }  # fmt: skip
 
 ROUTES = (
-    Route("POST", _CALLS, place_call, "Click-to-call: ring an extension, then a number; 202 while the outcome is unknown", body=_BODY),
+    Route(
+        "POST",
+        _CALLS,
+        place_call,
+        "Click-to-call: ring an extension, then a number; 202 while the outcome is unknown",
+        body=_BODY,
+        statuses=(200, 202),
+        gives=PLACED,
+    ),
     Route("GET", _CALLS + "/requests/{id}", get_request, "What became of a click"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer, page
+from admin_http.api.shapes import LIST
 from admin_http.services import Services
 from daemon.delivery.letters import DeliveryFilter
 from daemon.delivery.outbox import OPEN_STATES
@@ -94,7 +95,7 @@ _NAMED = {
 }
 
 ROUTES = (
-    Route("GET", _LIST, list_deliveries, "Deliveries, newest first", query=_FILTERS),
+    Route("GET", _LIST, list_deliveries, "Deliveries, newest first", query=_FILTERS, gives=LIST),
     Route("GET", _LIST + "/causes", causes, "Why deliveries are dead or still wait, most frequent first"),
     Route("GET", _LIST + "/summary", summary, "By integration: how many wait, are dead, were delivered; last success and failure"),
     Route("POST", _LIST + "/retry", retry_many, "Make many waiting or dead deliveries due now", body=_NAMED),

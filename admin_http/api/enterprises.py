@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import LIST, TESTED
 from admin_http.audited import put_document, put_integration_settings
 from admin_http.problems import Forbidden
 from daemon.errors import NotFound
@@ -95,12 +96,12 @@ _ONE = "/api/enterprises/{n}"
 _CRM = _ONE + "/integrations/{crm}"
 
 ROUTES = (
-    Route("GET", "/api/enterprises", list_enterprises, "Enterprises", without_enterprise=True),
+    Route("GET", "/api/enterprises", list_enterprises, "Enterprises", without_enterprise=True, gives=LIST),
     Route("GET", _ONE, get_enterprise, "One enterprise's document; secrets are shown as set or not"),
-    Route("PUT", _ONE, put_enterprise, "Create (201) or change (200) an enterprise", body=_DOCUMENT),
+    Route("PUT", _ONE, put_enterprise, "Create (201) or change (200) an enterprise", body=_DOCUMENT, statuses=(200, 201)),
     Route("DELETE", _ONE, delete_enterprise, "Remove an enterprise", query=(("purge", "true: its calls and deliveries too"),), needs=Role.SUPER),
     Route("GET", _CRM, get_integration, "One integration's settings"),
-    Route("PUT", _CRM, put_integration, "Create or change an integration", body=_SETTINGS),
+    Route("PUT", _CRM, put_integration, "Create or change an integration", body=_SETTINGS, statuses=(200, 201)),
     Route("DELETE", _CRM, delete_integration, "Remove an integration"),
-    Route("POST", _CRM + "/test", test_integration, "Test the connection with the sent or the stored settings", body=_SETTINGS),
+    Route("POST", _CRM + "/test", test_integration, "Test the connection with the sent or the stored settings", body=_SETTINGS, gives=TESTED),
 )

@@ -94,6 +94,13 @@ NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _ONE = "/api/enterprises/{n}"
 
 ROUTES = (
-    Route("GET", _ONE + "/calls.csv", export_calls, "Calls as a table: semicolons, UTF-8 with a byte order mark, local times", query=CALL_FILTERS[:-2]),
-    Route("GET", _ONE + "/diagnostics.zip", diagnostics, "A zip for support: state, settings, failures; secrets and numbers masked"),
+    Route(
+        "GET",
+        _ONE + "/calls.csv",
+        export_calls,
+        "Calls as a table: semicolons, UTF-8 with a byte order mark, local times",
+        query=CALL_FILTERS[:-2],
+        media="text/csv",
+    ),
+    Route("GET", _ONE + "/diagnostics.zip", diagnostics, "A zip for support: state, settings, failures; secrets and numbers masked", media="application/zip"),
 )

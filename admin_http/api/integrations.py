@@ -9,6 +9,7 @@ from aiohttp import web
 
 from admin_http.api.bodies import object_field, read_object
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import DONE
 from daemon.model.call import iso
 from daemon.tenants.managers import ManagerList, SavedExtensions
 
@@ -82,8 +83,8 @@ _EXTENSIONS = {
 }
 
 ROUTES = (
-    Route("POST", _CRM + "/register", register, "Make or renew vochid's entry at the CRM; a new clientId and cabinet link"),
-    Route("POST", _CRM + "/unregister", unregister, "Switch vochid's entry at the CRM off; clientId and cabinet link end"),
+    Route("POST", _CRM + "/register", register, "Make or renew vochid's entry at the CRM; a new clientId and cabinet link", gives=DONE),
+    Route("POST", _CRM + "/unregister", unregister, "Switch vochid's entry at the CRM off; clientId and cabinet link end", gives=DONE),
     Route("GET", _CRM + "/managers", list_managers, "The CRM's people with their extensions; what differs there is mended"),
     Route("PUT", _CRM + "/extensions", put_extensions, "Give extensions to managers; others keep theirs", body=_EXTENSIONS),
     Route("GET", "/api/enterprises/{n}/diagnostics", diagnostics, "By integration: state, last success, last failure, registration, sync"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import LIST
 
 STATES = ("open", "closed")
 
@@ -37,11 +38,11 @@ _MISSED = "/api/enterprises/{n}/missed"
 ROUTES = (
     Route(
         "GET", "/api/enterprises/{n}/differences", differences, "Calls that a CRM's journal should have and did not confirm, of the last day by default",
-        query=(("from", "started at or after, with offset"), ("to", "started before, with offset"), ("limit", "at most 500")),
+        query=(("from", "started at or after, with offset"), ("to", "started before, with offset"), ("limit", "at most 500")), gives=LIST,
     ),
     Route(
         "GET", _MISSED, list_missed, "Missed calls, one item per customer, the latest first; `open` counts who waits for a call back",
-        query=(("state", "open (default) or closed"), ("limit", "at most 500"), ("cursor", "`next` of the page before")),
+        query=(("state", "open (default) or closed"), ("limit", "at most 500"), ("cursor", "`next` of the page before")), gives=LIST,
     ),
     Route("POST", _MISSED + "/{id}/done", done, "This customer needs no call back any more", query=(("by", "who says so"),)),
     Route(

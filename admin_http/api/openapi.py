@@ -44,5 +44,6 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     problem = {"description": "problem", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    good = {"description": "done", "content": {"application/json": {"schema": {}}}}
-    return {"default": problem, **({"204": {"description": "done"}} if route.method == "DELETE" else {"200": good})}
+    good = {"description": "done", "content": {route.media: {"schema": route.gives}}}
+    statuses = route.statuses or ((204,) if route.method == "DELETE" else (200,))
+    return {"default": problem, **{str(status): {"description": "done"} if status == 204 else good for status in statuses}}

@@ -7,6 +7,7 @@ import time
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import LIST
 from daemon.model.call import iso
 
 LINK_LIVES_S = 900.0
@@ -31,6 +32,6 @@ async def revoke(ask: Ask) -> web.StreamResponse:
 
 _ONE = "/api/enterprises/{n}"
 ROUTES = (
-    Route("GET", _ONE + "/calls/{id}/recordings", list_recordings, "Links to a call's recordings, good for 15 minutes"),
-    Route("POST", _ONE + "/recordings/revoke", revoke, "End every link to this enterprise's recordings, CRMs' too"),
+    Route("GET", _ONE + "/calls/{id}/recordings", list_recordings, "Links to a call's recordings, good for 15 minutes", gives=LIST),
+    Route("POST", _ONE + "/recordings/revoke", revoke, "End every link to this enterprise's recordings, CRMs' too", statuses=(204,)),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -146,6 +146,7 @@ class Route:
     kept: a path of the predecessor's RetailCRM service; it stands under each of KEPT_PREFIXES, and the enterprise's secret opens it.
     open: a webhook, which finds out by itself who sends it; its handler is asked with nobody and no enterprise.
     needs: the role; unless it is said, a viewer reads and an admin changes.
+    statuses, media, gives: what a success looks like, for the description: its statuses, its content type, the JSON schema of its body.
     """
 
     method: str
@@ -158,6 +159,9 @@ class Route:
     kept: bool = False
     open: bool = False
     needs: Role | None = None
+    statuses: tuple[int, ...] = ()
+    media: str = "application/json"
+    gives: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needed(self) -> Role:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from admin_http.api.routing import Ask, Route, answer
+from admin_http.api.shapes import LIST
 from daemon.model.call import iso
 from daemon.model.person import Role
 
@@ -22,4 +23,4 @@ async def list_users(ask: Ask) -> web.StreamResponse:
     return answer({"items": items, "next": None})
 
 
-ROUTES = (Route("GET", "/api/users", list_users, "People who may open the admin", without_enterprise=True, needs=Role.ADMIN),)
+ROUTES = (Route("GET", "/api/users", list_users, "People who may open the admin", without_enterprise=True, needs=Role.ADMIN, gives=LIST),)

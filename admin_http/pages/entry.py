@@ -6,7 +6,8 @@ from aiohttp import web
 
 from admin_http.cookies import PERSON, drop_cookie, put_entry
 from admin_http.pages.routing import Page, Visit, safe_next
-from admin_http.visitors import LANGUAGES, THEMES, visitor_of
+from admin_http.texts import LANGUAGES
+from admin_http.visitors import THEMES, visitor_of
 from daemon.errors import NotFound, VochidError
 from daemon.model.person import Role
 from daemon.people.service import LoginRefused

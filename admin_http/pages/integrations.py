@@ -105,7 +105,7 @@ async def save_integration(visit: Visit) -> web.StreamResponse:
         if action == "test" or not form.get("anyway"):
             checks = await services.check(visit.number, crm, settings)
         if action == "test" or not all(check.ok for check in checks):
-            errors = {check.field: check.detail for check in checks if not check.ok and check.field}
+            errors = {check.field: visit.said(check.detail) for check in checks if not check.ok and check.field}
             return await _page(visit, crm, shown, errors=errors, checks=checks, status=200 if action == "test" else 400)
         await put_integration_settings(services, visit.actor, visit.number, crm, settings)
     except VochidError as error:
@@ -115,7 +115,8 @@ async def save_integration(visit: Visit) -> web.StreamResponse:
         told = await services.joined.registrations.register(visit.number, crm)
         await services.people.audit.note(visit.actor, "registered at the CRM", crm, enterprise=visit.number, details={"ok": told.ok, "detail": told.detail})
         if not told.ok:
-            return await _page(visit, crm, errors={"": visit.text("Saved, but the CRM did not take the registration: %(why)s", why=told.detail)}, status=502)
+            why = visit.text("Saved, but the CRM did not take the registration: %(why)s", why=visit.said(told.detail))
+            return await _page(visit, crm, errors={"": why}, status=502)
         done = visit.text("Saved and registered.")
     return await _page(visit, crm, checks=checks, done=done)
 

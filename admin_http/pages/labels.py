@@ -24,7 +24,7 @@ LABELS: dict[str, str] = {
     "originate_second": N_("Second leg of a click-to-call"),
     "allow_redirect": N_("Redirect over AMI"),
     "fastagi_peers": N_("Who may ask over FastAGI"),
-    "recordings": N_("Recordings"),
+    "recordings": N_("Call recordings"),
     "cdr": N_("Call records of the PBX"),
     "path": N_("Directory"),
     "pbx_path": N_("The same directory on the PBX"),

@@ -74,7 +74,7 @@ async def save_pbx(visit: Visit) -> web.StreamResponse:
         if form.get("action") != "test" and all(check.ok for check in checks):
             await put_document(visit.services, visit.actor, visit.number, changed)
             return visit.redirect(f"/e/{visit.number}/settings/pbx")
-        errors = {FIELDS[check.name]: check.detail for check in checks if not check.ok and check.name in FIELDS}
+        errors = {FIELDS[check.name]: visit.said(check.detail) for check in checks if not check.ok and check.name in FIELDS}
     except VochidError as error:
         errors = {(error.field or "").removeprefix(f"pbxs.{len(others)}."): visit.say(error)}
     shown = {**{key: value for key, value in sent.items() if key != "secret"}, **({"secret": stored["secret"]} if stored.get("secret") else {})}

@@ -16,8 +16,9 @@ from admin_http.cookies import CABINET
 from admin_http.pages.nav import menu
 from admin_http.problems import status_of
 from admin_http.services import Services
+from admin_http.texts import LANGUAGES
 from admin_http.views import Views
-from admin_http.visitors import LANGUAGES, THEMES, Way, must_be_own_page, way_of
+from admin_http.visitors import THEMES, Way, must_be_own_page, way_of
 from daemon.errors import NotFound, VochidError
 from daemon.model.person import Role, Session
 from daemon.people.service import PROOF_S
@@ -104,7 +105,11 @@ class Visit:
 
     def say(self, error: VochidError) -> str:
         """An error in the person's language, as far as its text is known there."""
-        return self.text(str(error))
+        return self.said(str(error))
+
+    def said(self, sentence: str) -> str:
+        """What a check, an error or a reason says, in the person's language."""
+        return self.views.said(self.language, sentence)
 
     def render(self, template: str, *, status: int = 200, **context: Any) -> web.Response:
         """The page. Every template has: visit, session, csrf, language, theme, zone, menu, number, path and what is given here."""
@@ -175,6 +180,22 @@ def bind_page(page: Page, services: Services, views: Views) -> Callable[[web.Req
             return _failed(visit, VochidError("something went wrong here; the log of vochid says what", code="internal"), 500)
 
     return handle
+
+
+def page_for_strays(services: Services, views: Views) -> Any:
+    """A middleware: a browser that opens an address which nothing has gets a page, programs get the problem."""
+
+    @web.middleware
+    async def say_so(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+        response = await handler(request)
+        is_stray = request.match_info.http_exception is not None and response.status == 404 and request.method == "GET"
+        if not is_stray or "text/html" not in request.headers.get("Accept", "") or request.path.startswith(("/api/", "/static/")):
+            return response
+        visit = _visit(request, services, views)
+        visit.session = await person_session(request, services)
+        return _failed(visit, NotFound("there is nothing at this address"))
+
+    return say_so
 
 
 async def _admit(page: Page, visit: Visit) -> web.StreamResponse | None:

@@ -31,6 +31,7 @@ REASONS = {
     "paused": N_("the enterprise is paused"), "disabled": N_("the integration is switched off"), "internal": N_("internal calls are never told to CRMs"),
     "consult": N_("a consultation is a part of another call"), "live": N_("the call is not over yet"), "switched_off": N_("switched off in the settings"),
     "no_number": N_("the caller's number is withheld"), "nobody_rang": N_("no extension rang"), "no_recording": N_("the call was not recorded"),
+    "with_journal": N_("its link went with the journal entry"),
     "rule": N_("a rule says to do nothing"), "not_planned": N_("nothing was to be told, or the integration was set up later"),
 }  # fmt: skip
 TRANSFERS = {

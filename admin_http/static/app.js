@@ -71,6 +71,24 @@ document.addEventListener("change", () => showFitting(document));
 document.addEventListener("DOMContentLoaded", () => showFitting(document));
 document.addEventListener("htmx:afterSwap", () => showFitting(document));
 
+// News come in bursts. A region that asks anew at each of them says with data-pause="ms" how often it may; the last of a burst is never lost.
+const resting = new Map();
+const ration = (event) => {
+  const region = event.target, pause = Number(region.dataset?.pause);
+  if (!pause) return;
+  if (resting.has(region)) {
+    resting.set(region, event.type);
+    return event.stopImmediatePropagation();
+  }
+  resting.set(region, null);
+  setTimeout(() => {
+    const missed = resting.get(region);
+    resting.delete(region);
+    if (missed && region.isConnected) htmx.trigger(region, missed);
+  }, pause);
+};
+for (const topic of ["call", "pbx", "integration", "delivery"]) document.addEventListener(`sse:${topic}`, ration, true);
+
 // A live region that lost its stream says so: the element named by data-stale="ID" shows until the stream is back.
 const stale = (event, hidden) => {
   const region = event.target.closest?.("[data-stale]");
@@ -79,5 +97,10 @@ const stale = (event, hidden) => {
 document.addEventListener("htmx:sseError", (event) => stale(event, false));
 document.addEventListener("htmx:sseOpen", (event) => stale(event, true));
 
-document.addEventListener("htmx:responseError", (event) => toast(`${event.detail.xhr.status} ${event.detail.xhr.statusText}`, "bad"));
+document.addEventListener("htmx:responseError", (event) => {
+  const { status, statusText, responseText } = event.detail.xhr;
+  let said;
+  try { said = JSON.parse(responseText).said; } catch { /* a page */ }
+  toast(said ?? `${status} ${statusText}`, "bad");
+});
 document.addEventListener("htmx:sendError", () => toast(document.documentElement.lang === "ru" ? "Нет связи с сервером" : "The server cannot be reached", "bad"));

@@ -20,7 +20,7 @@ async function dial(button, extension) {
     const body = await answer.json().catch(() => ({}));
     if (answer.status === 202) toast(words.unknown, "bad");
     else if (answer.ok) toast(words.sent);
-    else toast(body.detail ?? `${answer.status}`, "bad");
+    else toast(body.said ?? body.detail ?? `${answer.status}`, "bad");
   } catch {
     toast(words.unknown, "bad");
   } finally {
@@ -46,6 +46,9 @@ document.getElementById("dial")?.addEventListener("close", (event) => {
   remembered.set(extension);
   dial(dialling, extension);
 });
+
+// A missed call is done with: the list is asked for anew, so that it can say that nobody waits.
+document.addEventListener("htmx:afterRequest", (event) => event.target.matches("[data-done]") && event.detail.successful && htmx.trigger("#found", "done"));
 
 // Ticks: all at once, how many, and the bar that acts on them.
 function countTicks(form) {

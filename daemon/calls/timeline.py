@@ -31,8 +31,8 @@ def stamped(raw: bytes, chunks: Sequence[tuple[int, float]]) -> bytes:
 
 
 def _frames(raw: bytes, chunks: Sequence[tuple[int, float]]) -> Iterable[tuple[Frame, float]]:
-    """A stored trace has a chunk per frame."""
-    ends = [offset for offset, _ in chunks[1:]] + [len(raw)]
+    """A stored trace has a chunk per frame; a call that lives, or came from CDR, has neither."""
+    ends = [*(offset for offset, _ in chunks[1:]), len(raw)][: len(chunks)]
     for (offset, at), end in zip(chunks, ends, strict=True):
         for frame in FrameReader().feed(raw[offset:end]):
             if isinstance(frame, Frame):

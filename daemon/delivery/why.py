@@ -9,6 +9,7 @@ from typing import Any
 from daemon.model.delivery import Kind
 from daemon.model.integration import IntegrationSettings
 
+_ORDER = list(Kind)  # as a call goes
 _SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings"}
 
 
@@ -17,7 +18,7 @@ class Reason:
     """One answer for one kind of thing a CRM may be told. `code` is stable; `detail`: the CRM's or our words, where there are any.
 
     Codes: as the deliveries' states, and paused, disabled, internal, consult, live, switched_off, no_number, nobody_rang,
-    no_recording, rule, not_planned. `settings_now`: judged by the settings of this moment, which may have changed since the call.
+    no_recording, with_journal, rule, not_planned. `settings_now`: judged by the settings of this moment, which may have changed since the call.
     """
 
     integration: str
@@ -33,12 +34,15 @@ def explain(
     """A reason for every integration and kind it knows; `kinds` by integration, `told` the call's deliveries as the outbox shows them."""
     reasons: list[Reason] = []
     for name, chosen in settings.items():
-        for kind in sorted(kinds.get(name, frozenset())):
+        for kind in sorted(kinds.get(name, frozenset()), key=_ORDER.index):
             sent = [delivery for delivery in told if delivery["integration"] == name and delivery["kind"] == kind]
             if sent:
                 reasons += [Reason(name, str(kind), d["state"], d["last_error"] or "") for d in sent]
             else:
-                reasons.append(Reason(name, str(kind), *_unsent(call, paused, chosen, kind)))
+                code, detail, is_of_now = _unsent(call, paused, chosen, kind)
+                if code == "not_planned" and kind is Kind.RECORDING and any(d["integration"] == name and d["kind"] == Kind.JOURNAL for d in told):
+                    code = "with_journal"  # it was there in time: the entry carries its link
+                reasons.append(Reason(name, str(kind), code, detail, is_of_now))
     reasons += [Reason(d["integration"], d["kind"], d["state"], d["last_error"] or "") for d in told if d["integration"] not in settings]
     return reasons
 

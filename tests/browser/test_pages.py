@@ -54,7 +54,7 @@ async def test_from_the_set_up_link_to_a_connected_crm(desk: Desk) -> None:
     desk.pbx.login = "accept"
     await page.get_by_label("Секрет").fill(desk.pbx.secret)
     await page.get_by_role("button", name="Проверить и сохранить").click()
-    await expect(page.get_by_text("missing: write=originate")).to_be_visible()  # this PBX can only remember: it lacks rights
+    await expect(page.get_by_text("не хватает: write=originate")).to_be_visible()  # this PBX can only remember: it lacks rights
     await page.get_by_label("Секрет").fill(desk.pbx.secret)
     await page.get_by_label("Сохранить, хотя АТС").check()
     await page.get_by_role("button", name="Проверить и сохранить").click()
@@ -76,6 +76,10 @@ async def test_from_the_set_up_link_to_a_connected_crm(desk: Desk) -> None:
     await page.get_by_label("Ключ API").fill("wrong-key")
     await page.get_by_role("button", name="Сохранить", exact=True).click()
     await expect(page.get_by_label("Ключ API")).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator("#d-api_key")).to_have_text("403: неверный ключ API.")
+    said = await page.locator(".checks li, .error, .notice").all_inner_texts()
+    assert said
+    assert [text for text in said if not re.search("[А-Яа-яё]{3,}", text)] == []
     await desk.accessible(page)
     await page.get_by_label("Ключ API").fill(desk.crm.api_key)
     await page.get_by_role("button", name="Сохранить", exact=True).click()

@@ -126,3 +126,12 @@ def test_a_timeline_is_in_order_and_says_why_something_was_not_told() -> None:
     for other, word in ((CrmSide("x", False, "live", on), "switched off"), (CrmSide("x", True, "observe", on), "observe"),
                         (CrmSide("x", True, "live", {"popup_in": False}), "popup_in"), (side, "nothing was planned")):  # fmt: skip
         assert any(word in note for note in why_not(call, [], [other], paused=False))
+
+
+def test_a_call_without_raw_events_has_a_story_all_the_same() -> None:
+    """It lives, came from CDR, or its trace is past its time."""
+    from tests.rig import a_call
+
+    dead = {"created_at": "2026-11-21T05:10:01.000Z", "integration": "retailcrm", "kind": "journal", "state": "dead"}
+    assert [item["kind"] for item in timeline(a_call().to_json(), b"", [], [], [dead], [])] == ["delivery"]
+    assert stamped(b"", []) == b""
