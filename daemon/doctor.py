@@ -45,7 +45,7 @@ async def examine(settings: Settings, only: str | None, asterisk_conf: Path | No
 
 async def _check_service(settings: Settings, only: str | None, usernames: list[str]) -> AsyncIterator[Check]:
     """Everything but the PBX's files; `usernames` is filled with the AMI users of the PBXs that are looked at."""
-    yield Check("call model", True, "compiled" if runs_compiled() else "not compiled: it works, slower; `make setup` compiles it where a C compiler is")
+    yield Check("call model", True, "compiled" if runs_compiled() else "not compiled: it works, slower; `make setup` compiles it when there is a C compiler")
     try:
         vault = open_vault(settings)
         yield Check("keys", True)

@@ -35,7 +35,7 @@ def test_managers_choose_among_phones_with_their_owners() -> None:
     assert page.count('<option value="151">151 (свободен)</option>') == 2
     assert "177" in page
     assert "отличается" in page
-    assert "нет внутреннего номера" in page
+    assert "Без внутреннего номера: " in page
     assert HOSTILE not in page
     assert "data-when-changed hidden" in page
 
