@@ -82,6 +82,18 @@ class CanRefresh(Protocol):
 
 
 @runtime_checkable
+class RenewsAhead(Protocol):
+    """An adapter whose credentials end by themselves: they are renewed before that, calls or no calls."""
+
+    def renew_at(self, tokens: Mapping[str, Any]) -> float | None:
+        """From when on (Unix seconds) these tokens are to be renewed; None when they need none."""
+
+    async def renew(self, connection: Connection, seen: Mapping[str, Any]) -> Registered:
+        """Exchanges `seen` under the lock, unless somebody else did meanwhile. Not ok: a person must act, unless it `is_unclear`
+        (the CRM could not be asked, try later)."""
+
+
+@runtime_checkable
 class CanLookUp(Protocol):
     """An adapter whose CRM knows who looks after a customer."""
 

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     HANGUP = "hangup"
     JOURNAL = "journal"
     RECORDING = "recording"
+    TASK = "task"  # what rules make of a call: a task, a lead; and that it is done
+    ORDER = "order"  # no call at all: somebody's order, on its way through the same outbox
 
 
 class Priority(IntEnum):
