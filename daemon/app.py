@@ -12,7 +12,7 @@ import aiohttp
 import aiohttp.web
 import structlog
 
-from adapters.base import CanRegister, HasManagers
+from adapters.base import CanConsent, CanRegister, HasManagers
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
@@ -34,6 +34,7 @@ from daemon.security.passwords import Passwords
 from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
+from daemon.store.consents import Consents
 from daemon.store.glance import glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
@@ -45,6 +46,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.lookup import PbxPresence
@@ -119,7 +121,8 @@ class App:
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
         passwords = Passwords()
         self._stack.callback(passwords.close)
-        self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
+        audit = AuditLog(db)
+        self._people = People(PeopleRepository(db), audit, vault, passwords)
         inbound = InboundTokens(db, vault)
         joined = Joined(
             kinds={name: adapter.settings for name, adapter in adapters().items()},
@@ -128,8 +131,10 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
+            consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
+            consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
         services = Services(
             tenants=tenants,
