@@ -67,7 +67,8 @@ class Adapter(Protocol):
         policy says so. Raises nothing that an HTTP peer can cause."""
 
     async def reconcile(self, connection: Connection, delivery: Delivery) -> Outcome:
-        """After Ambiguous: Delivered when it is there, Retry when it is surely not, Ambiguous when nobody can tell."""
+        """After Ambiguous: Delivered when it is there, Retry when it is surely not, Ambiguous when nobody can tell; Throttled when
+        the CRM could not be asked: it is looked for again later."""
 
     async def check(self, connection: Connection) -> Sequence[Check]:
         """The connection test: what works, line by line. Changes nothing at the CRM."""
