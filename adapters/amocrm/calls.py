@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters.amocrm.client import Accepted, AmoClient, Answer, Problem, as_outcome, embedded, field_errors
+from adapters.amocrm.client import Accepted, AmoClient, Answer, Problem, as_outcome, embedded, field_errors, unseen
 from adapters.amocrm.config import AmoCrmSettings
 from adapters.amocrm.entities import Found, look_for, new_contact, plural
 from adapters.amocrm.limits import MAX_NOTE_PAGES, NOTES_PER_PAGE
@@ -43,8 +43,17 @@ class Journal:
     # -- a number that the CRM does not know -----------------------------------------------------------------------------------
 
     async def _unknown(self, delivery: Delivery) -> Outcome:
-        """Makes what the rule says of the number, and stores the call with it."""
+        """Makes what the rule says of the number, and stores the call with it.
+
+        amoCRM compares ten digits: whose number stands there in a national form is looked for first, and gets a note.
+        """
         call, rule = delivery.call, self._rule(delivery, False)
+        if self._settings.journal_as == "calls":
+            found = await look_for(self._client, call.customer_number or "", self._tenant.country)
+            if isinstance(found, Found):
+                return await self._note_for(delivery, found)
+            if found is not None:
+                return as_outcome(found)
         match rule.do:
             case "unsorted":
                 return await self._unsorted(delivery, rule)
@@ -104,11 +113,12 @@ class Journal:
     # -- as a note: where the adapter chooses the card ---------------------------------------------------------------------------
 
     async def _as_note(self, delivery: Delivery) -> Outcome:
-        found = await look_for(self._client, delivery.call.customer_number or "")
+        found = await look_for(self._client, delivery.call.customer_number or "", self._tenant.country)
         if found is None:
             return await self._unknown(delivery)
-        if not isinstance(found, Found):
-            return as_outcome(found)
+        return await self._note_for(delivery, found) if isinstance(found, Found) else as_outcome(found)
+
+    async def _note_for(self, delivery: Delivery, found: Found) -> Outcome:
         entity_type, entity = ("leads", found.leads[0]) if len(found.leads) == 1 else ("contacts", found.contact)
         return await self._write_note(delivery, entity_type, int(entity["id"]), {"known": True})
 
@@ -144,7 +154,7 @@ class Journal:
                 if isinstance(answer, Problem) and entity_type == "customers":
                     break  # an account without customers
                 if not isinstance(answer, Accepted):
-                    return as_outcome(answer)
+                    return unseen(answer)
                 notes = answer.listed("notes")
                 for note in notes:
                     params = note.get("params")
@@ -161,7 +171,7 @@ class Journal:
             query = {"filter[category][0]": "sip", "limit": str(NOTES_PER_PAGE), "page": str(page), "order[created_at]": "desc"}
             answer = await self._client.get("api/v4/leads/unsorted", query)
             if not isinstance(answer, Accepted):
-                return as_outcome(answer)
+                return unseen(answer)
             items = answer.listed("unsorted")
             for item in items:
                 metadata = item.get("metadata")
@@ -179,7 +189,7 @@ class Journal:
         if found is None:
             return Rejected("the call has no note that the link could be added to: it is an incoming lead still, or was deleted")
         if not isinstance(found, Delivered):
-            return Retry(found.reason) if isinstance(found, Ambiguous) else found
+            return found
         params = call_note(delivery.call, self._settings, self._tenant, delivery.recordings)["params"]
         where = found.memory
         note = {"id": where["note_id"], "note_type": _note_type(delivery.call), "params": params}

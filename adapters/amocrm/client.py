@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.amocrm import oauth
 from adapters.amocrm.config import AmoCrmSettings
-from adapters.amocrm.limits import API, BLOCKED_PAUSE_S, REFUSED_PAUSE_S, THROTTLE_PAUSE_S
+from adapters.amocrm.limits import API, BLOCKED_PAUSE_S, LOOK_AGAIN_S, REFUSED_PAUSE_S, THROTTLE_PAUSE_S
 from adapters.base import Connection
 from adapters.http import OverLimit, Response, Unanswered, Unreachable
 from daemon.model.delivery import Ambiguous, AuthExpired, Outcome, Rejected, Retry, Throttled
@@ -91,6 +91,8 @@ class AmoClient:
             return Ambiguous(str(error))
         except OverLimit as error:
             return Throttled(str(error), error.after_s)
+        except TimeoutError:  # the lock
+            return Throttled("another daemon is renewing the token", THROTTLE_PAUSE_S)
         return interpret(response, is_read=method == "GET")
 
     async def _once(self, method: str, path: str, **more: Any) -> Response:
@@ -160,6 +162,14 @@ def as_outcome(answer: Answer) -> Outcome:
     """What did not succeed, as the dispatcher takes it."""
     assert not isinstance(answer, Accepted)
     return answer.outcome if isinstance(answer, Problem) else answer
+
+
+def unseen(answer: Answer) -> Outcome:
+    """What came of a look that failed while something is searched for: later again, for nothing is known by it."""
+    outcome = as_outcome(answer)
+    if isinstance(outcome, Retry):
+        return Throttled(outcome.reason, outcome.after_s or LOOK_AGAIN_S)
+    return Ambiguous(outcome.reason) if isinstance(outcome, Rejected) else outcome
 
 
 def _body(response: Response) -> Mapping[str, Any] | None:

@@ -72,7 +72,7 @@ class AmoCrm:
             case Kind.TASK:
                 return [await Maker(client, settings, tenant).make(delivery) for delivery in batch]
             case Kind.ORDER:
-                return [await Orders(client, settings).make(delivery) for delivery in batch]
+                return [await Orders(client, settings, tenant.country).make(delivery) for delivery in batch]
             case _:
                 return await Journal(client, settings, tenant).tell(batch)
 
@@ -84,7 +84,7 @@ class AmoCrm:
             case Kind.TASK:
                 return await Maker(client, client.settings, connection.tenant).reconcile(delivery)
             case Kind.ORDER:
-                return await Orders(client, client.settings).reconcile(delivery)
+                return await Orders(client, client.settings, connection.tenant.country).reconcile(delivery)
             case _:
                 return Retry("repeating is safe", after_s=0)
 
@@ -93,7 +93,7 @@ class AmoCrm:
 
     async def responsible(self, connection: Connection, phone: str) -> Responsible | None:
         # Whoever asks here may be cut short at any moment, an exchange of tokens may not.
-        return await look_up(AmoClient(connection, may_exchange=False), phone)
+        return await look_up(AmoClient(connection, may_exchange=False), phone, connection.tenant.country)
 
     async def managers(self, connection: Connection) -> Sequence[CrmUser]:
         return await module.managers(AmoClient(connection))

@@ -9,7 +9,7 @@ from typing import Any
 import phonenumbers
 
 from adapters.amocrm.client import Accepted, AmoClient, Answer
-from daemon.model.phone import digits_of
+from daemon.model.phone import digits_of, to_e164
 
 COMPARED_DIGITS = 10  # as amoCRM itself compares for /calls
 CLOSED = (142, 143)  # won and lost, in every pipeline
@@ -49,10 +49,10 @@ def spellings(phone: str) -> list[str]:
     return [text for text in dict.fromkeys(found) if len(text) >= 3]
 
 
-def has_phone(entity: Mapping[str, Any], phone: str) -> bool:
-    """Whether one of its phones is this number, by its last ten digits. Pure."""
+def has_phone(entity: Mapping[str, Any], phone: str, country: str) -> bool:
+    """Whether one of its phones is this E.164 number: by its last ten digits, or as it is read in `country`. Pure."""
     wanted = digits_of(phone)[-COMPARED_DIGITS:]
-    return bool(wanted) and any(digits_of(value)[-COMPARED_DIGITS:] == wanted for value in phones(entity))
+    return bool(wanted) and any(digits_of(value)[-COMPARED_DIGITS:] == wanted or to_e164(value, country) == phone for value in phones(entity))
 
 
 def phones(entity: Mapping[str, Any]) -> list[str]:
@@ -72,20 +72,20 @@ def user_id(entity: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
 
 
-async def contacts_of(client: AmoClient, phone: str) -> list[Mapping[str, Any]] | Answer:
+async def contacts_of(client: AmoClient, phone: str, country: str) -> list[Mapping[str, Any]] | Answer:
     """The contacts with this number, oldest first; or what went wrong."""
     for text in spellings(phone):
         answer = await client.get("api/v4/contacts", {"query": text, "with": "leads", "limit": "50", "order[id]": "asc"})
         if not isinstance(answer, Accepted):
             return answer
-        if found := [contact for contact in answer.listed("contacts") if has_phone(contact, phone) and not contact.get("is_deleted")]:
+        if found := [contact for contact in answer.listed("contacts") if has_phone(contact, phone, country) and not contact.get("is_deleted")]:
             return sorted(found, key=lambda contact: int(contact["id"]))
     return []
 
 
-async def look_for(client: AmoClient, phone: str) -> Found | Answer | None:
+async def look_for(client: AmoClient, phone: str, country: str) -> Found | Answer | None:
     """The customer of a number: the oldest contact that has an active lead, else the oldest; None when nobody is known."""
-    contacts = await contacts_of(client, phone)
+    contacts = await contacts_of(client, phone, country)
     if not isinstance(contacts, list):
         return contacts
     if not contacts:

@@ -11,6 +11,7 @@ MAX_NOTE_PAGES = 4
 THROTTLE_PAUSE_S = 2.0
 BLOCKED_PAUSE_S = 300.0  # blocked for abuse: asking on would prolong it
 REFUSED_PAUSE_S = 600.0  # not paid, no rights: somebody has to act there, and nothing is lost meanwhile
+LOOK_AGAIN_S = 15.0
 EXCHANGE_S = 8.0  # for a token exchange, after the request's own deadline: cut short it would cost the connection
 
 POLICY = Policy(

@@ -9,9 +9,9 @@ from daemon.model.crm import Responsible
 from daemon.model.delivery import Delivered, Rejected, Throttled
 
 
-async def look_up(client: AmoClient, phone: str) -> Responsible | None:
-    """Asks for a number. Raises LookupFailed."""
-    found = await look_for(client, phone)
+async def look_up(client: AmoClient, phone: str, country: str) -> Responsible | None:
+    """Asks for a number; numbers in the CRM may be written as in `country`. Raises LookupFailed."""
+    found = await look_for(client, phone, country)
     if found is None:
         return None
     if isinstance(found, Found):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.amocrm.client import Accepted, AmoClient, as_outcome
+from adapters.amocrm.client import Accepted, AmoClient, as_outcome, unseen
 from adapters.amocrm.config import AmoCrmSettings
 from adapters.amocrm.entities import user_id
 from adapters.amocrm.rules import called_back_text, deadline, fitting, lead_name, responsible_user, task_text
@@ -101,7 +101,7 @@ class Maker:
     async def _find(self, path: str, query: Mapping[str, str], field: str, value: str, remembered: str) -> Outcome:
         answer = await self._client.get(f"api/v4/{path}", {**query, "limit": "250", "order[id]": "desc"})
         if not isinstance(answer, Accepted):
-            return as_outcome(answer)
+            return unseen(answer)
         for item in answer.listed(path):
             if item.get(field) == value:
                 return Delivered("it had arrived", {remembered: item.get("id")})

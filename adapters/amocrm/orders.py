@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters.amocrm.client import Accepted, AmoClient, as_outcome
+from adapters.amocrm.client import Accepted, AmoClient, as_outcome, unseen
 from adapters.amocrm.config import AmoCrmSettings
 from adapters.amocrm.entities import contacts_of, new_contact
 from daemon.model.delivery import Ambiguous, Delivered, Delivery, Kind, Outcome, Planned, Priority, Rejected, Retry
@@ -25,9 +25,10 @@ def plan_order(order: Mapping[str, Any]) -> Sequence[Planned]:
 class Orders:
     """One delivery of kind ORDER."""
 
-    def __init__(self, client: AmoClient, settings: AmoCrmSettings) -> None:
+    def __init__(self, client: AmoClient, settings: AmoCrmSettings, country: str) -> None:
         self._client = client
         self._settings = settings
+        self._country = country
 
     async def make(self, delivery: Delivery) -> Outcome:
         """Does this delivery's step."""
@@ -55,7 +56,7 @@ class Orders:
     async def _contact(self, order: Mapping[str, Any], number: int) -> Outcome:
         contact = order["contact"]
         if phone := contact.get("phone"):
-            found = await contacts_of(self._client, phone)
+            found = await contacts_of(self._client, phone, self._country)
             if not isinstance(found, list):
                 return as_outcome(found)
             if found:
@@ -89,7 +90,7 @@ class Orders:
     async def _find(self, path: str, query: Mapping[str, str], name: str, field: Sequence[str], value: str, remembered: str) -> Outcome:
         answer = await self._client.get(path, {**query, "limit": "250", "order[id]": "desc"})
         if not isinstance(answer, Accepted):
-            return as_outcome(answer)
+            return unseen(answer)
         for item in answer.listed(name):
             found: Any = item
             for key in field:

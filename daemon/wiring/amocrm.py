@@ -1,0 +1,107 @@
+"""amoCRM's own ways in, joined with tenants, lookup and the outbox: a widget's clicks, changes of the account, orders."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from adapters.amocrm.config import AmoCrmSettings
+from adapters.amocrm.oauth import claims_of
+from adapters.amocrm.orders import plan_order
+from daemon.calls.plan import Told
+from daemon.calls.recorder import outbox_row
+from daemon.errors import NotFound, VochidError
+from daemon.lookup.service import Lookup
+from daemon.model.call import Call, Direction
+from daemon.model.phone import to_e164
+from daemon.store.amocrm_tokens import INTEGRATION
+from daemon.store.pool import Database
+from daemon.tenants.service import Tenants
+from daemon.wiring.crm import Crm
+
+_ORDERS = uuid.UUID("6f7c7c2c-5d1d-4a45-9a3b-0c5b2f4f6d10")  # the namespace of orders' lanes
+
+
+class AmoCrmDoors:
+    """`wake` tells the dispatcher that something was committed."""
+
+    def __init__(self, db: Database, tenants: Tenants, crm: Crm, lookup: Lookup, wake: Callable[[str, str], None], base_url: str) -> None:
+        self._db = db
+        self._tenants = tenants
+        self._crm = crm
+        self._lookup = lookup
+        self._wake = wake
+        self._base_url = base_url
+
+    def accounts(self, host: str, client_id: str | None) -> Sequence[tuple[str, AmoCrmSettings]]:
+        """The enterprises whose amoCRM is this account, and is switched on."""
+        return [(number, settings) for number, settings in self._enabled() if settings.host == host and client_id in (None, settings.client_id)]
+
+    def is_account(self, origin: str) -> bool:
+        """Whether a page of this origin is an account's here."""
+        return any(settings.base_url.lower() == origin.rstrip("/").lower() for _, settings in self._enabled())
+
+    def _enabled(self) -> Iterator[tuple[str, AmoCrmSettings]]:
+        for number, tenancy in self._tenants.all().items():
+            settings = tenancy.integrations.get(INTEGRATION)
+            if isinstance(settings, AmoCrmSettings) and settings.enabled and not tenancy.enterprise.paused:
+                yield number, settings
+
+    def audience(self, settings: AmoCrmSettings) -> str:
+        """What a widget's token is made out to: where the integration's redirect address leads."""
+        return settings.redirect_uri or self._base_url
+
+    async def account_id(self, enterprise: str, settings: AmoCrmSettings) -> str | None:
+        """The account's number, as its own tokens name it; None while there are none."""
+        if settings.long_lived_token is not None:
+            found = claims_of(settings.long_lived_token.get_secret_value()).get("account_id")
+        else:
+            tokens = await self._crm.tokens(enterprise, INTEGRATION).load()
+            found = (tokens or {}).get("raw", {}).get("account_id")
+        return str(found) if found is not None else None
+
+    def changed(self, enterprise: str, phones: Sequence[str] | None) -> None:
+        """Somebody changed customers: what is remembered of these numbers, or of all of them, is asked anew."""
+        tenancy = self._tenants.get(enterprise)
+        if tenancy is None:
+            return
+        numbers = None if phones is None else [number for phone in phones if (number := to_e164(phone, tenancy.enterprise.country))]
+        self._lookup.forget(enterprise, INTEGRATION, numbers)
+
+    async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts an order into the outbox, once; gives how far it is. Raises NotFound, VochidError (wrong_state)."""
+        tenancy = self._tenants.get(enterprise)
+        settings = tenancy.integrations.get(INTEGRATION) if tenancy else None
+        if settings is None:
+            raise NotFound(f"enterprise {enterprise} has no integration {INTEGRATION}")
+        if not settings.enabled:
+            raise VochidError("amoCRM is switched off for this enterprise", code="wrong_state")
+        lane = str(uuid.uuid5(_ORDERS, f"{enterprise}/{order['number']}"))
+        # The outbox carries a call with everything; an order is a lane of its own, with the order's number where a call has its own.
+        at = time.time()
+        call = Call(lane, enterprise, "", f"order {order['number']}", Direction.OUT, at, customer_number=order["contact"].get("phone"), ended_at=at)
+        rows = [outbox_row(call.to_json(), Told(INTEGRATION, planned)) for planned in plan_order(order)]
+        async with self._db.tenant(enterprise) as connection:
+            before = await connection.fetchval("select count(*) from deliveries where call_id = $1 and integration = $2", uuid.UUID(lane), INTEGRATION)
+            if not before:
+                await connection.execute("select store_changes($1, '', '[]', $2)", enterprise, rows)
+            steps = await connection.fetch(
+                """select payload ->> 'step' as step, state, last_error, payload -> 'order' as sent from deliveries
+                     where enterprise_number = $1 and call_id = $2 and integration = $3 order by id""",
+                enterprise, uuid.UUID(lane), INTEGRATION,
+            )  # fmt: skip
+            memory = await connection.fetchval(
+                "select memory from lane_memory where enterprise_number = $1 and call_id = $2 and integration = $3", enterprise, uuid.UUID(lane), INTEGRATION
+            )
+        if before and steps and steps[0]["sent"] != dict(order):
+            raise VochidError(f"order {order['number']} was sent before, with other contents", code="wrong_state", field="number")
+        self._wake(enterprise, INTEGRATION)
+        return {
+            "number": order["number"],
+            "created": not before,
+            "steps": [{"step": row["step"], "state": row["state"], "detail": row["last_error"] or ""} for row in steps],
+            "contact_id": (memory or {}).get("contact_id"),
+            "lead_id": (memory or {}).get("lead_id"),
+        }
