@@ -187,7 +187,8 @@ class AmoCrmSandbox:
         return web.Response(text=json.dumps(body, ensure_ascii=False), status=status, content_type="application/hal+json")
 
     def problem(self, status: int, body: dict[str, Any]) -> web.Response:
-        return web.Response(text=json.dumps(body, ensure_ascii=False), status=status, content_type="application/problem+json")
+        # Without a charset, as clients in the field compare the type.
+        return web.Response(body=json.dumps(body, ensure_ascii=False).encode(), status=status, headers={"Content-Type": "application/problem+json"})
 
     def refuse(self, status: int, detail: str) -> web.Response:
         self.refusals.append(f"{status} {detail}")
