@@ -49,7 +49,7 @@ async def connect(api: httpx.AsyncClient, box: AmoCrmSandbox, **more: str) -> ht
     sent = await api.get(f"/amocrm/install?enterprise={NUMBER}")
     assert sent.status_code == 303, sent.text
     state = dict(parse_qsl(urlsplit(sent.headers["location"]).query))["state"]
-    back = urlsplit(box.oauth.way_back(state, **more))
+    back = urlsplit(box.oauth.way_back(**{"state": state, **more}))
     return await api.get(f"{back.path}?{back.query}")
 
 
