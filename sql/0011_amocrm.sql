@@ -24,3 +24,15 @@ begin
 end $$;
 create trigger enterprises_forget_amocrm after update on enterprises
   for each row when (old.integrations_config ? 'amocrm' and not new.integrations_config ? 'amocrm') execute function forget_amocrm_tokens();
+
+-- Orders that other programs sent: an order's number is taken for good, whatever becomes of what was told.
+create table amocrm_orders (
+  enterprise_number text not null references enterprises (number) on delete cascade,
+  number text not null,
+  sent jsonb not null,
+  created_at timestamptz not null default now(),
+  primary key (enterprise_number, number)
+);
+alter table amocrm_orders enable row level security;
+create policy tenant on amocrm_orders using (enterprise_number = tenant()) with check (enterprise_number = tenant());
+grant select, insert, update, delete on amocrm_orders to vochid_app;

@@ -20,6 +20,7 @@ from daemon.model.integration import Rule
 
 NOT_FOUND = "entity not found"
 NOTED = ("contacts", "leads", "companies", "customers")
+_USERS = ("responsible_user_id", "created_by", "call_responsible")
 EARLIER_S = 60  # the CRM's clock may go behind ours
 
 
@@ -37,6 +38,8 @@ class Journal:
             return [await self._as_note(delivery) for delivery in batch]
         entries = [{**call_entry(d.call, self._settings, self._tenant, d.recordings), "request_id": str(d.id)} for d in batch]
         answer = await self._client.post("api/v4/calls", entries)
+        if len(batch) == 1 and names_a_user(answer):  # who left the company; the call is kept all the same
+            answer = await self._client.post("api/v4/calls", [without_users(entries[0])])
         results = read_results(answer, [str(d.id) for d in batch])
         return [await self._unknown(d) if result is None else result for d, result in zip(batch, results, strict=True)]
 
@@ -215,6 +218,17 @@ def call_entry(call: Call, settings: AmoCrmSettings, tenant: Tenant, recordings:
     return entry
 
 
+def names_a_user(answer: Answer) -> bool:
+    """Whether an item was refused for nothing but a user whom the account does not have."""
+    paths = {path.rpartition(".")[2] for _, path, _ in field_errors(answer.body)} if isinstance(answer, Problem) else set()
+    return bool(paths) and paths <= set(_USERS)
+
+
+def without_users(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The same entry, in nobody's name."""
+    return {name: value for name, value in entry.items() if name not in _USERS}
+
+
 def call_note(call: Call, settings: AmoCrmSettings, tenant: Tenant, recordings: Sequence[str] = ()) -> dict[str, Any]:
     """The same as a note, without its entity."""
     user = settings.user_of(extension := extension_of(call, Rule(do="nothing"), tenant))
@@ -303,10 +317,16 @@ def _result(stored: Mapping[str, Any] | None, error: Mapping[str, Any] | None) -
 
 def _refused(answer: Problem, ids: Sequence[str]) -> list[Outcome | None]:
     """A batch that was refused as a whole: who is named is at fault, the others go again, alone."""
-    named = {number for number, _, _ in field_errors(answer.body)}
-    if len(ids) == 1 or not named & set(ids):
-        return [answer.outcome if len(ids) == 1 else Retry(f"refused together with others ({answer.words}), alone next time", after_s=0)] * len(ids)
-    return [answer.outcome if number in named else Retry("another call of the batch was refused", after_s=0) for number in ids]
+    if len(ids) == 1:
+        return [answer.outcome]
+    paths: dict[str, set[str]] = {}
+    for number, path, _ in field_errors(answer.body):
+        paths.setdefault(number, set()).add(path.rpartition(".")[2])
+    if not paths.keys() & set(ids):
+        return [Retry(f"refused together with others ({answer.words}), alone next time", after_s=0)] * len(ids)
+    # Whose only fault is a user goes again too: alone it is sent in nobody's name.
+    at_fault = {number for number, found in paths.items() if not found <= set(_USERS)}
+    return [answer.outcome if number in at_fault else Retry("refused together with others, alone next time", after_s=0) for number in ids]
 
 
 def _id(item: Mapping[str, Any], otherwise: str) -> str:

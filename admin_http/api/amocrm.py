@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from adapters.amocrm.inbound import BadInbound, Clicker, Unproved, claimed, read_changed, read_clicker, read_order
 from admin_http.api.clicks import placed_answer
@@ -42,8 +43,8 @@ async def make_call(ask: Ask) -> web.StreamResponse:
     """A click on a number in a card: rings the user's extension, then the number."""
     enterprise, clicker, is_single_use, headers = await _clicker(ask)
     try:
-        form = await ask.request.post() if ask.request.content_type != "application/json" else await ask.json()
-        phone = form.get("phone") if hasattr(form, "get") else None
+        body = await ask.json() if ask.request.content_type == "application/json" else await _form(ask.request)
+        phone = body.get("phone") if isinstance(body, dict) else None
         if not isinstance(phone, str) or not phone.strip() or len(phone) > MAX_PHONE:
             raise VochidError("phone is missing: the number to dial", code="missing_parameter", field="phone")
         # The same token again is the same click: it is answered with what became of the first one, and nothing is dialled.
@@ -115,18 +116,23 @@ async def webhook(ask: Ask) -> web.StreamResponse:
     settings: Any = tenancy.integrations.get(AMOCRM) if tenancy else None
     if settings is None:
         raise Unauthorized("the clientId is not known")
+    form = await _form(ask.request)
     try:
-        form = await ask.request.post()
         change = read_changed([(name, value) for name, value in form.items() if isinstance(value, str)])
     except BadInbound as error:
         raise VochidError(str(error), code=error.code, field=error.field) from None
-    except (ValueError, LookupError) as error:
-        raise VochidError(f"the body is not a form: {str(error)[:100]}", code="bad_form") from None
     known = await _doors(ask).account_id(owner.enterprise, settings)
     if known is not None and change.account_id != known:
         raise Unauthorized("the change is of another account")
     _doors(ask).changed(owner.enterprise, None if change.is_vague else change.phones)
     return answer({"success": True})
+
+
+async def _form(request: web.Request) -> dict[str, Any]:
+    try:
+        return dict(await request.post())
+    except (HttpProcessingError, ValueError, LookupError) as error:  # broken multipart, an unknown charset, bytes that are no text
+        raise VochidError(f"the body is not a form: {str(error)[:100]}", code="bad_form") from None
 
 
 async def put_order(ask: Ask) -> web.StreamResponse:

@@ -71,7 +71,8 @@ class AmoCrmDoors:
         self._lookup.forget(enterprise, INTEGRATION, numbers)
 
     async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Puts an order into the outbox, once; gives how far it is. Raises NotFound, VochidError (wrong_state)."""
+        """Puts an order into the outbox, once for its number; gives how far it is: its steps for as long as deliveries are kept, none
+        later. Raises NotFound, VochidError (wrong_state)."""
         tenancy = self._tenants.get(enterprise)
         settings = tenancy.integrations.get(INTEGRATION) if tenancy else None
         if settings is None:
@@ -84,23 +85,26 @@ class AmoCrmDoors:
         call = Call(lane, enterprise, "", f"order {order['number']}", Direction.OUT, at, customer_number=order["contact"].get("phone"), ended_at=at)
         rows = [outbox_row(call.to_json(), Told(INTEGRATION, planned)) for planned in plan_order(order)]
         async with self._db.tenant(enterprise) as connection:
-            before = await connection.fetchval("select count(*) from deliveries where call_id = $1 and integration = $2", uuid.UUID(lane), INTEGRATION)
-            if not before:
+            is_new = await connection.fetchval(
+                "insert into amocrm_orders (enterprise_number, number, sent) values ($1, $2, $3) on conflict do nothing returning true",
+                enterprise, order["number"], dict(order),
+            )  # fmt: skip
+            if is_new:
                 await connection.execute("select store_changes($1, '', '[]', $2)", enterprise, rows)
+            elif await connection.fetchval("select sent from amocrm_orders where number = $1", order["number"]) != dict(order):
+                raise VochidError(f"order {order['number']} was sent before, with other contents", code="wrong_state", field="number")
             steps = await connection.fetch(
-                """select payload ->> 'step' as step, state, last_error, payload -> 'order' as sent from deliveries
+                """select payload ->> 'step' as step, state, last_error from deliveries
                      where enterprise_number = $1 and call_id = $2 and integration = $3 order by id""",
                 enterprise, uuid.UUID(lane), INTEGRATION,
             )  # fmt: skip
             memory = await connection.fetchval(
                 "select memory from lane_memory where enterprise_number = $1 and call_id = $2 and integration = $3", enterprise, uuid.UUID(lane), INTEGRATION
             )
-        if before and steps and steps[0]["sent"] != dict(order):
-            raise VochidError(f"order {order['number']} was sent before, with other contents", code="wrong_state", field="number")
         self._wake(enterprise, INTEGRATION)
         return {
             "number": order["number"],
-            "created": not before,
+            "created": bool(is_new),
             "steps": [{"step": row["step"], "state": row["state"], "detail": row["last_error"] or ""} for row in steps],
             "contact_id": (memory or {}).get("contact_id"),
             "lead_id": (memory or {}).get("lead_id"),

@@ -41,7 +41,7 @@ class Calls:
         items = await box.items(request)
         if isinstance(items, web.Response):
             return items
-        wrong = [(_request_id(item, index), found) for index, item in enumerate(items) if (found := call_errors(item, nulls=box.switches.nulls_in_calls))]
+        wrong = [(_request_id(item, index), found) for index, item in enumerate(items) if (found := self._call_errors(item))]
         if wrong:
             return box.invalid(wrong)
         stored: list[Item] = []
@@ -60,6 +60,11 @@ class Calls:
             box.refusals.append("400 Entity not found")
             return box.problem(400, body)
         return box.answer(body)
+
+    def _call_errors(self, item: Any) -> Errors:
+        found = call_errors(item, nulls=self._box.switches.nulls_in_calls)
+        users = [] if found else [name for name in ("responsible_user_id", "created_by") if item.get(name) and item[name] not in self._box.account.users]
+        return found + [("NotSupportedChoice", name, "The value you selected is not a valid choice.") for name in users]
 
     def _keep(self, call: Item, kind: str, entity: Item, number: str) -> Item:
         """Twice the same uniq is two entries: nothing is recognised."""

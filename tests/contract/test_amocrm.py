@@ -421,6 +421,17 @@ async def test_doubtful_points_may_be_either_way(box: AmoCrmSandbox, db: Databas
             setattr(box.switches, name, before)
 
 
+async def test_a_call_of_somebody_who_left_is_kept_in_nobodys_name(box: AmoCrmSandbox, db: Database) -> None:
+    box.account.contact("Восток", KNOWN)
+    async with rig(db, AmoCrm(), told(box, user_extensions={"7031001": "150", "999": "151"})) as r:
+        await r.record(a_call(customer_number=UNKNOWN, answered_by="150", last_talked="150"), Ended(()), wake=False)
+        await r.record(a_call(), Ended(()))
+        await until_settled(r)
+    (note,) = box.account.calls()
+    assert (note["created_by"], "call_responsible" in note["params"]) == (0, False)
+    assert len(box.account.unsorted) == 1
+
+
 class Room:
     """A recordings room that has every file at once."""
 
