@@ -9,7 +9,7 @@ from typing import Any
 from daemon.model.delivery import Kind
 from daemon.model.integration import IntegrationSettings
 
-_SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings"}
+_SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings", Kind.TASK: "journal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def explain(
     """A reason for every integration and kind it knows; `kinds` by integration, `told` the call's deliveries as the outbox shows them."""
     reasons: list[Reason] = []
     for name, chosen in settings.items():
-        for kind in sorted(kinds.get(name, frozenset())):
+        for kind in sorted(kinds.get(name, frozenset()) - {Kind.ORDER}):
             sent = [delivery for delivery in told if delivery["integration"] == name and delivery["kind"] == kind]
             if sent:
                 reasons += [Reason(name, str(kind), d["state"], d["last_error"] or "") for d in sent]
@@ -47,7 +47,7 @@ def _unsent(call: Mapping[str, Any], paused: bool, chosen: IntegrationSettings, 
     """Code, detail, and whether the present settings were judged."""
     if call["direction"] == "internal":
         return "consult" if call["consult"] else "internal", "", False
-    if kind in (Kind.JOURNAL, Kind.RECORDING) and call["ended_at"] is None:
+    if kind in (Kind.JOURNAL, Kind.RECORDING, Kind.TASK) and call["ended_at"] is None:
         return "live", "", False
     if kind in (Kind.POPUP, Kind.HANGUP):
         if call["customer_number"] is None:

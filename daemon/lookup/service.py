@@ -94,6 +94,10 @@ class Lookup:
         for number in enterprises:
             self._views.pop(number, None)
 
+    def forget(self, enterprise: str, source: str, numbers: Sequence[str] | None) -> None:
+        """What `source` said of these E.164 numbers, or of all, is asked anew: the CRM tells that it changed."""
+        self._cache.drop(enterprise, source, numbers)
+
     async def stop(self) -> None:
         await self._supervisor.stop()
 

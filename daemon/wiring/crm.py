@@ -26,6 +26,8 @@ from daemon.model.signal import CallChange
 from daemon.recordings.look import WAIT_S
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
+from daemon.store.amocrm_tokens import INTEGRATION as AMOCRM
+from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.connection_tokens import ConnectionTokens
 from daemon.store.pool import Database
 from daemon.tenants.document import Enterprise
@@ -161,7 +163,8 @@ class Crm:
 
     def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
         """Where this connection's renewing credentials are kept."""
-        return ConnectionTokens(self._db, self._vault, enterprise, integration)
+        kept = AmoCrmTokens if integration == AMOCRM else ConnectionTokens
+        return kept(self._db, self._vault, enterprise, integration)
 
     def port(self, enterprise: str, integration: str) -> AdapterPort | None:
         tenancy, adapter = self._tenants.get(enterprise), self._adapters.get(integration)
