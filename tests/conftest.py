@@ -23,6 +23,8 @@ from lab.run import short_directory
 
 GOLDEN = Path(__file__).parent / "golden"
 IN_CI = os.environ.get("CI") == "true"
+# Daemons and commands are started by the hundred: what Python compiled for one serves the next, whatever this machine is set to.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

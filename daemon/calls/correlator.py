@@ -225,8 +225,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
         if self._is_worth_telling(group):
             self._tell(group, judgement, at)
         self._teller.forget(group)
-        for endpoint in [endpoint for endpoint, recalled in self._recalls.items() if recalled is group]:
-            del self._recalls[endpoint]
+        self._recalls.pop(group, None)
         self._closing.pop(group, None)
         self._dirty.pop(group, None)
         for linkedid in {group.linkedid, *(channel.linkedid for channel in group.channels.values())}:

@@ -71,7 +71,7 @@ class Facts:
         self._tombstone_order: deque[str] = deque()
         self._dirty: dict[Group, bool] = {}  # to be judged; False: only who hears the customer may have changed
         self._adopted: dict[str, Call] = {}
-        self._recalls: dict[str, Group] = {}
+        self._recalls: dict[Group, tuple[str, str | None]] = {}  # handed over by this endpoint, the moved one showing this number
         self._groups_seen = 0
         self._order = 0
         self._out: list[CallChange] = []
@@ -199,9 +199,12 @@ class Facts:
         bridge = self._graph.bridges.get(channel.bridge or "")
         channel.bridge = None
         if bridge is not None:
+            channel.parted = self._order
             bridge.members.pop(channel.uniqueid, None)
             if not bridge.members:
                 del self._graph.bridges[bridge.id]
+            elif len(bridge.members) == 1 and (alone := self._graph.channels.get(next(iter(bridge.members)))) is not None:
+                alone.parted = self._order
 
     def _bridge(self, event: Event, prefix: str = "") -> Bridge | None:
         bridge_id = event.get(f"{prefix}BridgeUniqueid")
@@ -250,6 +253,8 @@ class Facts:
         keep.parties = None
         self._dirty.pop(give, None)
         self._closing.pop(give, None)
+        if (recall := self._recalls.pop(give, None)) is not None:
+            self._recalls[keep] = recall
         for channel in give.channels.values():
             channel.group = keep
             channel.consulted |= give.consult and (channel.up_at is not None or channel.ended_at is not None)

@@ -66,6 +66,7 @@ class Channel:
     mailbox_at: float | None = None
     pair: str | None = None
     bridge: str | None = None
+    parted: int = 0  # `order` when it last left a bridge, or was left alone in one
     shown_as: str | None = None
     dialled: Dial | None = None  # the latest dial that has this channel as its destination
 

@@ -6,8 +6,8 @@ nobody picked up does not end at all. A dial is known by its destination, and it
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts
-from daemon.calls.graph import Channel, Dial, Move
+from daemon.calls.facts import Event, Facts, known
+from daemon.calls.graph import Channel, Dial, Group, Move
 
 
 class OnDials(Facts):
@@ -20,14 +20,23 @@ class OnDials(Facts):
         caller = self._channel(event, at)
         if caller is not None:
             self._join(caller.group, dest.group, at)
-        elif (recalled := self._recalls.pop(dest.endpoint, None)) is not None and recalled.closed_at is None:
-            self._join(recalled, dest.group, at)  # nobody took the transfer: Asterisk calls the one who hung up back
+        elif (recalled := self._recalled(event, dest)) is not None:
+            self._join(recalled, dest.group, at)
         else:
             dest.group.originated, dest.group.parties = True, None
         if caller is not None and dest.is_started:
             self._picked_up(caller, dest)
         self._begin(event, caller, dest, at)
         self._touch(dest.group, at)
+
+    def _recalled(self, event: Event, dest: Channel) -> Group | None:
+        """The call that nobody took when it was handed over: Asterisk calls the one who hung up back and shows whom it brings."""
+        shown = known(event.get("DestConnectedLineNum"))
+        waiting = [(moved, group) for group, (endpoint, moved) in self._recalls.items() if endpoint == dest.endpoint]
+        group = next((group for moved, group in waiting if moved == shown or moved is None or shown is None), None)
+        if group is not None:
+            del self._recalls[group]
+        return group
 
     def _begin(self, event: Event, caller: Channel | None, dest: Channel, at: float) -> Dial:
         dest.dialled = Dial(

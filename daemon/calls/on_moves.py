@@ -6,15 +6,22 @@ ties their legs only afterwards, so the channels that the event names are joined
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts
+from daemon.calls.facts import HEADERS, Event, Facts, known
 from daemon.calls.graph import Channel, Group, Move
 
 
 class OnMoves(Facts):
     """BlindTransfer, AttendedTransfer, Pickup, ParkedCall, UnParkedCall."""
 
+    def _party(self, event: Event, at: float, prefix: str) -> Channel | None:
+        """A channel that a move names. It may have hung up already: the mover's thread tells the move last, the channels have their own."""
+        channel = self._channel(event, at, prefix)
+        if channel is None and (group := self._by_linkedid.get(event.get(HEADERS[prefix].linkedid) or "")) is not None:
+            channel = group.channels.get(event.get(HEADERS[prefix].uniqueid) or "")
+        return channel
+
     def _blind_transfer(self, event: Event, at: float) -> None:
-        source, moved = self._channel(event, at, "Transferer"), self._channel(event, at, "Transferee")
+        source, moved = self._party(event, at, "Transferer"), self._party(event, at, "Transferee")
         if source is None:
             return
         group = moved.group if moved is not None else source.group
@@ -23,12 +30,15 @@ class OnMoves(Facts):
             last.source = source  # a transfer to the parking place: ParkedCall told it already
             return
         failed = event.get("Result") not in (None, "Success")
-        group.moves.append(Move("blind", self._order, source, exten=event.get("Extension") or "", parked=moved, failed=failed))
+        # Told late, when the moved one already dials on: that began when the two parted.
+        is_late = moved is not None and moved.parted and not failed and (moved.bridge is None or moved.bridge != source.bridge)
+        order = moved.parted if moved is not None and is_late else self._order
+        group.moves.append(Move("blind", order, source, exten=event.get("Extension") or "", parked=moved, failed=failed))
         self._touch(group, at)
 
     def _attended_transfer(self, event: Event, at: float) -> None:
-        first, second = self._channel(event, at, "OrigTransferer"), self._channel(event, at, "SecondTransferer")
-        moved = self._channel(event, at, "Transferee")
+        first, second = self._party(event, at, "OrigTransferer"), self._party(event, at, "SecondTransferer")
+        moved = self._party(event, at, "Transferee")
         one = moved or first
         if one is None or second is None:
             return
@@ -42,7 +52,7 @@ class OnMoves(Facts):
         source = second if first is None else first
         group.moves.append(Move(kind, self._order, source, target, parked=moved, failed=failed))
         if kind == "blonde" and not failed:
-            self._recalls[source.endpoint] = group
+            self._recalls[group] = source.endpoint, known(event.get("TransfereeCallerIDNum"))
         self._touch(group, at)
 
     def _target(self, event: Event, at: float, moved: Channel | None, second: Channel) -> Channel | None:

@@ -1,0 +1,125 @@
+"""One PBX's feed between a manager port and the database: ends that no event told, and a PBX that stays away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.retailcrm.deliver import RetailCrm
+from daemon.ami.link import Link, LinkTarget
+from daemon.calls import feed as feed_module
+from daemon.calls.feed import UNNOTICED_S, PbxFeed
+from daemon.store.calls import CallRepository
+from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
+from lab.fakepbx import FakePbx
+from tests.golden.view import VIEW
+from tests.rig import NUMBER, rig
+
+TRACE = (Path(__file__).parent.parent / "golden/inbound-answered/asterisk-22.ami").read_bytes()
+TALKING = TRACE[: TRACE.index(b"Event: HangupRequest")]
+FIRST = TRACE[TRACE.index(b"Uniqueid: ") + 10 :].split(b"\r\n", 1)[0].decode()
+LEGS = [FIRST, FIRST.replace(".0", ".1")]
+
+
+@dataclass
+class Site:
+    """A feed at work."""
+
+    feed: PbxFeed
+    pbx: FakePbx
+    calls: CallRepository
+
+    async def until(self, says: str, condition: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        """Waits until the stored calls are as wanted; newest first."""
+        stored: list[dict[str, Any]] = []
+        try:
+            async with asyncio.timeout(15):
+                while not condition(stored := (await self.calls.page(NUMBER))[0]):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"{says}: {stored}") from None
+        return stored
+
+    def asked(self) -> int:
+        """How often the PBX was asked what lives."""
+        return sum(frame.get("Action") == "CoreShowChannels" for frame in self.pbx.heard)
+
+    async def asked_again(self, times: int) -> None:
+        before = self.asked()
+        async with asyncio.timeout(15):
+            while self.asked() < before + times:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def site(db: Database, *, sweep_s: float) -> AsyncIterator[Site]:
+    pbx, supervisor = FakePbx(channels=list(LEGS)), Supervisor("test")
+    async with rig(db, RetailCrm(), {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}, run=False) as running:
+        feed = PbxFeed(VIEW, running.recorder, lambda *_: None, lambda *_: None, sweep_s=sweep_s)
+        feed.start()
+        await pbx.start()
+        link = Link("main", LinkTarget("127.0.0.1", pbx.port, pbx.username, pbx.secret), feed, asyncio.Semaphore(1))
+        supervisor.serve("link", link.run)
+        try:
+            await asyncio.wait_for(pbx.connected.wait(), 10)
+            yield Site(feed, pbx, CallRepository(db))
+        finally:
+            await supervisor.stop()
+            await feed.stop()
+            await pbx.stop()
+
+
+async def test_a_live_call_that_the_pbx_no_longer_knows_is_closed_by_the_sweeper(db: Database) -> None:
+    async with site(db, sweep_s=0.1) as one:
+        one.pbx.send(TALKING)
+        [call] = await one.until("somebody talks", lambda calls: calls and calls[0]["answered_at"])
+        await one.asked_again(5)
+        [call] = await one.until("what the PBX knows is let be", lambda calls: True)
+        assert call["ended_at"] is None
+
+        one.pbx.channels = []  # its hangups were never told
+        [ended] = await one.until("the sweeper closed it", lambda calls: calls[0]["ended_at"])
+        assert (ended["id"], ended["result"], ended["answered_by"], ended["gap"]) == (call["id"], "answered", "150", True)
+        assert one.feed.live_calls == 0
+
+
+async def test_a_channel_that_one_look_misses_is_let_be(db: Database) -> None:
+    """Its event may be on the way: only what is out of step twice in a row was not seen."""
+    async with site(db, sweep_s=0.3) as one:
+        one.pbx.send(TALKING)
+        await one.until("somebody talks", lambda calls: calls and calls[0]["answered_at"])
+        await one.asked_again(1)
+        one.pbx.channels = []
+        await one.asked_again(1)
+        one.pbx.channels = list(LEGS)
+        await one.asked_again(3)
+        [call] = await one.until("it lives", lambda calls: True)
+        assert (call["ended_at"], one.feed.live_calls) == (None, 1)
+
+
+async def test_a_pbx_that_is_away_for_an_hour_leaves_no_call_open_and_its_return_doubles_none(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "GIVE_UP_S", UNNOTICED_S + 0.5)  # its line may have been dead before: an hour from then
+    async with site(db, sweep_s=60) as one:
+        one.pbx.send(TALKING)
+        [talking] = await one.until("somebody talks", lambda calls: calls and calls[0]["answered_at"])
+        await one.pbx.stop()
+        [ended] = await one.until("it is given up", lambda calls: calls[0]["ended_at"])
+        assert (ended["id"], ended["result"], ended["answered_by"], ended["gap"]) == (talking["id"], "answered", "150", True)
+        assert ended["ended_at"] >= talking["answered_at"]
+        assert one.feed.live_calls == 0
+
+        # The two talked on all the while: that record is closed, and what they still say begins no other.
+        await one.pbx.start()
+        await asyncio.wait_for(one.pbx.connected.wait(), 10)
+        one.pbx.send(TRACE[len(TALKING) :])
+        one.pbx.send(TRACE.replace(FIRST[:-2].encode() + b".", b"1800000000."))
+        calls = await one.until("the next call is whole", lambda calls: len(calls) == 2 and calls[0]["ended_at"])
+        assert [(call["result"], call["gap"]) for call in calls] == [("answered", False), ("answered", True)]
+        assert calls[1] == ended
