@@ -189,8 +189,10 @@ class Journal:
         if not delivery.recordings:
             return Delivered("there is nothing to hand over: the recording is empty, or recordings are switched off")
         found = await self.find_note(delivery.call)
+        if found is None and delivery.memory.get("unsorted"):
+            return Delivered("the call is an incoming lead, which takes no link afterwards")
         if found is None:
-            return Rejected("the call has no note that the link could be added to: it is an incoming lead still, or was deleted")
+            return Rejected("the call has no note that the link could be added to: it was deleted")
         if not isinstance(found, Delivered):
             return found
         params = call_note(delivery.call, self._settings, self._tenant, delivery.recordings)["params"]
