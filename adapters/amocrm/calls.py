@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters.amocrm.client import Accepted, AmoClient, Answer, Problem, as_outcome, embedded, field_errors, unseen
+from adapters.amocrm.client import USERS, Accepted, AmoClient, Answer, Problem, as_outcome, embedded, field_errors, unseen
 from adapters.amocrm.config import AmoCrmSettings
 from adapters.amocrm.entities import Found, look_for, new_contact, plural
 from adapters.amocrm.limits import MAX_NOTE_PAGES, NOTES_PER_PAGE
@@ -20,7 +20,6 @@ from daemon.model.integration import Rule
 
 NOT_FOUND = "entity not found"
 NOTED = ("contacts", "leads", "companies", "customers")
-_USERS = ("responsible_user_id", "created_by", "call_responsible")
 EARLIER_S = 60  # the CRM's clock may go behind ours
 
 
@@ -37,9 +36,7 @@ class Journal:
         if self._settings.journal_as == "notes":
             return [await self._as_note(delivery) for delivery in batch]
         entries = [{**call_entry(d.call, self._settings, self._tenant, d.recordings), "request_id": str(d.id)} for d in batch]
-        answer = await self._client.post("api/v4/calls", entries)
-        if len(batch) == 1 and names_a_user(answer):  # who left the company; the call is kept all the same
-            answer = await self._client.post("api/v4/calls", [without_users(entries[0])])
+        answer = await (self._client.post_one("api/v4/calls", entries[0]) if len(batch) == 1 else self._client.post("api/v4/calls", entries))
         results = read_results(answer, [str(d.id) for d in batch])
         return [await self._unknown(d) if result is None else result for d, result in zip(batch, results, strict=True)]
 
@@ -75,14 +72,14 @@ class Journal:
         if self._settings.journal_as == "notes":
             return await self._write_note(delivery, str(made["entity_type"]), int(made["entity_id"]), made)
         entry = {**call_entry(delivery.call, self._settings, self._tenant, delivery.recordings), "request_id": str(delivery.id)}
-        result = read_results(await self._client.post("api/v4/calls", [entry]), [str(delivery.id)])[0]
+        result = read_results(await self._client.post_one("api/v4/calls", entry), [str(delivery.id)])[0]
         if result is None:  # the contact is there, and the search does not show it yet
             return Retry("the CRM does not find the contact yet that was made for this call")
         return Delivered(result.detail, {**result.memory, **made}) if isinstance(result, Delivered) else result
 
     async def _unsorted(self, delivery: Delivery, rule: Rule) -> Outcome:
         item = unsorted_item(delivery.call, rule, self._settings, self._tenant, delivery.recordings)
-        answer = await self._client.post("api/v4/leads/unsorted/sip", [{**item, "request_id": str(delivery.id)}])
+        answer = await self._client.post_one("api/v4/leads/unsorted/sip", {**item, "request_id": str(delivery.id)})
         if not isinstance(answer, Accepted):
             return as_outcome(answer)
         made = answer.listed("unsorted")
@@ -90,7 +87,7 @@ class Journal:
 
     async def _make_contact(self, call: Call, rule: Rule) -> Mapping[str, Any] | Outcome:
         contact = new_contact(_name(call), call.customer_number, responsible_user(call, rule, self._settings, self._tenant))
-        answer = await self._client.post("api/v4/contacts", [contact])
+        answer = await self._client.post_one("api/v4/contacts", contact)
         made = answer.listed("contacts") if isinstance(answer, Accepted) else []
         if not made:
             return as_outcome(answer) if not isinstance(answer, Accepted) else Ambiguous("the CRM did not say which contact it made")
@@ -102,7 +99,7 @@ class Journal:
         lead: dict[str, Any] = {"name": lead_name(call, self._settings, self._tenant), "_embedded": {"contacts": [contact]}}
         lead |= {"responsible_user_id": user} if user is not None else {}
         lead |= {"pipeline_id": self._settings.pipeline_id} if self._settings.pipeline_id is not None else {}
-        answer = await self._client.post("api/v4/leads/complex", [lead])
+        answer = await self._client.post_one("api/v4/leads/complex", lead)
         if not isinstance(answer, Accepted):
             return as_outcome(answer)
         made = next(iter(_complex(answer)), None)
@@ -127,7 +124,7 @@ class Journal:
 
     async def _write_note(self, delivery: Delivery, entity_type: str, entity_id: int, memory: Mapping[str, Any]) -> Outcome:
         note = call_note(delivery.call, self._settings, self._tenant, delivery.recordings)
-        answer = await self._client.post(f"api/v4/{entity_type}/notes", [{**note, "entity_id": entity_id, "request_id": str(delivery.id)}])
+        answer = await self._client.post_one(f"api/v4/{entity_type}/notes", {**note, "entity_id": entity_id, "request_id": str(delivery.id)})
         if not isinstance(answer, Accepted):
             return as_outcome(answer)
         made = answer.listed("notes")
@@ -189,8 +186,10 @@ class Journal:
         if not delivery.recordings:
             return Delivered("there is nothing to hand over: the recording is empty, or recordings are switched off")
         found = await self.find_note(delivery.call)
+        if found is None and delivery.memory.get("unsorted"):
+            return Delivered("the call is an incoming lead, which takes no link afterwards")
         if found is None:
-            return Rejected("the call has no note that the link could be added to: it is an incoming lead still, or was deleted")
+            return Rejected("the call has no note that the link could be added to: it was deleted")
         if not isinstance(found, Delivered):
             return found
         params = call_note(delivery.call, self._settings, self._tenant, delivery.recordings)["params"]
@@ -216,17 +215,6 @@ def call_entry(call: Call, settings: AmoCrmSettings, tenant: Tenant, recordings:
     if (shown := user if user is not None else extension) is not None:
         entry["call_responsible"] = shown
     return entry
-
-
-def names_a_user(answer: Answer) -> bool:
-    """Whether an item was refused for nothing but a user whom the account does not have."""
-    paths = {path.rpartition(".")[2] for _, path, _ in field_errors(answer.body)} if isinstance(answer, Problem) else set()
-    return bool(paths) and paths <= set(_USERS)
-
-
-def without_users(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The same entry, in nobody's name."""
-    return {name: value for name, value in entry.items() if name not in _USERS}
 
 
 def call_note(call: Call, settings: AmoCrmSettings, tenant: Tenant, recordings: Sequence[str] = ()) -> dict[str, Any]:
@@ -325,7 +313,7 @@ def _refused(answer: Problem, ids: Sequence[str]) -> list[Outcome | None]:
     if not paths.keys() & set(ids):
         return [Retry(f"refused together with others ({answer.words}), alone next time", after_s=0)] * len(ids)
     # Whose only fault is a user goes again too: alone it is sent in nobody's name.
-    at_fault = {number for number, found in paths.items() if not found <= set(_USERS)}
+    at_fault = {number for number, found in paths.items() if not found <= USERS}
     return [answer.outcome if number in at_fault else Retry("refused together with others, alone next time", after_s=0) for number in ids]
 
 

@@ -13,6 +13,8 @@ from adapters.base import Connection
 from adapters.http import OverLimit, Response, Unanswered, Unreachable
 from daemon.model.delivery import Ambiguous, AuthExpired, Outcome, Rejected, Retry, Throttled
 
+USERS = frozenset({"responsible_user_id", "created_by", "call_responsible"})
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -61,6 +63,12 @@ class AmoClient:
     async def post(self, path: str, body: Any) -> Answer:
         """POST {path}: an answer that was lost, or a 5xx, may mean that it was done."""
         return await self._send("POST", path, body=body)
+
+    async def post_one(self, path: str, item: Mapping[str, Any]) -> Answer:
+        """POST {path} with one item; when it is refused for nothing but a user whom the account does not have, once more in nobody's
+        name: what somebody who left has done is kept all the same."""
+        answer = await self.post(path, [item])
+        return await self.post(path, [without_users(item)]) if names_a_user(answer) else answer
 
     async def patch(self, path: str, body: Any) -> Answer:
         """PATCH {path}: sets what it says, as often as it is sent."""
@@ -149,6 +157,18 @@ def field_errors(body: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                     words = " ".join(str(error[name]) for name in ("code", "detail") if error.get(name))
                     found.append((str(item.get("request_id", "")), str(error.get("path", "?")), words))
     return found
+
+
+def names_a_user(answer: Answer) -> bool:
+    """Whether nothing but users was refused. Pure."""
+    return isinstance(answer, Problem) and bool(paths := {path.rpartition(".")[2] for _, path, _ in field_errors(answer.body)}) and paths <= USERS
+
+
+def without_users(item: Any) -> Any:
+    """The same item in nobody's name, with all that is inside of it. Pure."""
+    if isinstance(item, Mapping):
+        return {name: without_users(value) for name, value in item.items() if name not in USERS}
+    return [without_users(one) for one in item] if isinstance(item, (list, tuple)) else item
 
 
 def embedded(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -65,7 +65,7 @@ class Maker:
         }  # fmt: skip
         if (user := responsible_user(call, rule, self._settings, self._tenant, owner)) is not None:
             task["responsible_user_id"] = user
-        answer = await self._client.post("api/v4/tasks", [task])
+        answer = await self._client.post_one("api/v4/tasks", task)
         if not isinstance(answer, Accepted):
             return as_outcome(answer)
         made = answer.listed("tasks")
@@ -83,7 +83,7 @@ class Maker:
             lead["responsible_user_id"] = user
         if self._settings.pipeline_id is not None:
             lead["pipeline_id"] = self._settings.pipeline_id
-        answer = await self._client.post("api/v4/leads", [lead])
+        answer = await self._client.post_one("api/v4/leads", lead)
         if not isinstance(answer, Accepted):
             return as_outcome(answer)
         made = answer.listed("leads")

@@ -423,13 +423,14 @@ async def test_doubtful_points_may_be_either_way(box: AmoCrmSandbox, db: Databas
 
 async def test_a_call_of_somebody_who_left_is_kept_in_nobodys_name(box: AmoCrmSandbox, db: Database) -> None:
     box.account.contact("Восток", KNOWN)
-    async with rig(db, AmoCrm(), told(box, user_extensions={"7031001": "150", "999": "151"})) as r:
+    rules = [{"known": True, "do": "task"}, {"line": "+375171112299", "do": "lead"}]
+    async with rig(db, AmoCrm(), told(box, user_extensions={"7031001": "150", "999": "151"}, rules=rules)) as r:
         await r.record(a_call(customer_number=UNKNOWN, answered_by="150", last_talked="150"), Ended(()), wake=False)
         await r.record(a_call(), Ended(()))
+        await r.record(a_call(customer_number="+375292222202", line="+375171112299"), Ended(()))
         await until_settled(r)
-    (note,) = box.account.calls()
-    assert (note["created_by"], "call_responsible" in note["params"]) == (0, False)
-    assert len(box.account.unsorted) == 1
+    assert [(note["created_by"], "call_responsible" in note["params"]) for note in box.account.calls()] == [(0, False), (0, False)]
+    assert (len(box.account.unsorted), len(box.account.leads), len(box.account.tasks)) == (1, 1, 1)
 
 
 class Room:
