@@ -15,8 +15,11 @@ from adapters.amocrm.oauth import claims_of, read_tokens, renew_at
 from adapters.http import Response
 from daemon.model.crm import Registered
 from daemon.model.signal import Ended
+from daemon.security.egress import EgressPolicy
+from daemon.security.vault import Vault
 from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.pool import Database
+from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.token_keeper import TokenKeeper
 from lab.crm.amocrm import AmoCrmSandbox
 from lab.crm.amocrm_oauth import ACCESS_S, REFRESH_S
@@ -112,14 +115,18 @@ async def test_consent_stores_sealed_tokens_and_only_what_fits_is_exchanged(box:
             assert await connection.fetch("select * from amocrm_tokens") == []
 
 
-async def test_a_day_later_the_token_is_renewed_once_although_two_daemons_need_it(box: AmoCrmSandbox, db: Database) -> None:
+async def test_a_day_later_the_token_is_renewed_once_although_two_daemons_need_it(box: AmoCrmSandbox, db: Database, database_url: str) -> None:
     async with rig(db, AmoCrm(), settings(box)) as r:
         assert (await consent(r, box)).ok
-        before = box.oauth.tokens.exchanges
-        box.clock.at += ACCESS_S + 60  # type: ignore[attr-defined]
-        adapter, _, connect = r.crm.reach(NUMBER, "amocrm")
-        others = [adapter.check(connect(8)) for _ in range(3)]  # what another daemon would do at the same moment
-        states, *checks = await asyncio.gather(tell(r), *others)
+        before, box.switches.rate_limited = box.oauth.tokens.exchanges, False  # each daemon keeps the limit for itself
+        sessions, other = GuardedSessions(EgressPolicy(["127.0.0.0/8"])), await Database.open(database_url)
+        another = Crm(r.tenants, {"amocrm": AmoCrm()}, sessions, other, Vault(["k" * 40]))  # a daemon of its own: they share the database
+        try:
+            box.clock.at += ACCESS_S + 60  # type: ignore[attr-defined]
+            states, *checks = await asyncio.gather(tell(r), *(another.check(NUMBER, "amocrm", None) for _ in range(3)))
+        finally:
+            await sessions.close()
+            await other.close()
         assert states == ["delivered"]
         assert all(check.ok for found in checks for check in found)
         assert box.oauth.tokens.exchanges == before + 1
