@@ -3,9 +3,12 @@
 # make check   lint, types, layers                  make bench   the figures
 PY := .venv/bin/python
 
-.PHONY: setup run demo check test bench lab-16 lock widget interop-node clean
+.PHONY: setup environment run demo check test bench lab-16 lock widget interop-node clean
 
-setup:
+setup: environment
+	@$(PY) tools/compile.py
+
+environment:
 	@python3 tools/setup.py
 
 run: setup
@@ -14,13 +17,13 @@ run: setup
 demo: setup
 	@.venv/bin/vochid demo
 
-check: setup
+check: environment
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-test: check
+test: check setup
 	@$(PY) -m pytest -n 2 --dist loadgroup
 
 bench: setup
@@ -31,7 +34,7 @@ lab-16: setup
 	@LAB_ASTERISK=16 $(PY) -m pytest tests/live
 
 # The widget that amoCRM and Kommo accept as an archive.
-widget: setup
+widget: environment
 	@mkdir -p build && $(PY) tools/pack_widget.py adapters/amocrm/widget build/vochid-amocrm-widget.zip
 
 # Clients for node that tests/interop drives sandboxes with, where npm is there; without them those tests are skipped.
@@ -39,7 +42,7 @@ interop-node:
 	@npm install --prefix tests/interop/node --no-package-lock --no-audit --no-fund --silent
 
 # After a change of dependencies in pyproject.toml.
-lock: setup
+lock: environment
 	@$(PY) -m pip -q install uv && $(PY) -m uv pip compile pyproject.toml --extra dev --generate-hashes --no-header --no-annotate --python-version 3.11 -q -o requirements.lock
 
 clean:

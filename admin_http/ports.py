@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from admin_http.tries import Tries
+from daemon.asterisk.snippets import Snippet
 from daemon.model.crm import Registered
 from daemon.model.delivery import Check
 from daemon.model.integration import IntegrationSettings
 from daemon.store.audit import Actor
-from daemon.tenants.document import Pbx
+from daemon.tenants.document import Enterprise, Pbx
 
 
 class ManagerRow(Protocol):
@@ -169,4 +171,6 @@ class Joined:
     amocrm: AmoCrmPort | None = None
     with_managers: tuple[str, ...] = ()
     registering: tuple[str, ...] = ()
+    snippets: Callable[[Enterprise, Pbx], Sequence[Snippet]] | None = None
+    probes: Tries = field(default_factory=Tries)
     consenting: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,7 +57,8 @@ class Services:
     differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]
     explain: Explain
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
-    glance: Callable[[str | None], Awaitable[Mapping[str, Glance]]]
+    glance: Callable[[Collection[str]], Awaitable[Mapping[str, Glance]]]
+    troubled: Callable[[], Awaitable[frozenset[str]]]
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     device: Callable[[str, str], DeviceState]
@@ -67,6 +68,7 @@ class Services:
     reports: ReportRepository
     connections: Callable[[str], Awaitable[list[dict[str, Any]]]]
     state: Callable[[str | None], Awaitable[dict[str, Any]]]
+    refresh: Callable[[str], Awaitable[None]]
     kinds: Mapping[str, frozenset[Kind]]
     is_ready: Callable[[], Awaitable[bool]]
     integrations: tuple[str, ...]

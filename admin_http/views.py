@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import zoneinfo
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import phonenumbers
-from babel.dates import format_date, format_datetime, format_time, format_timedelta
+from babel.dates import format_date, format_timedelta
 from babel.numbers import format_decimal, format_percent
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -61,7 +61,7 @@ def _environment(language: str) -> Environment:
     environment.globals["t"] = translations(language).gettext
     environment.filters.update({
         "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
-        "number": lambda value: format_decimal(value, locale=language) if value is not None else "–",
+        "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
         "phone": phone,
     })  # fmt: skip
@@ -75,6 +75,17 @@ def moment(value: float | str | datetime) -> datetime:
     return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
 
 
+# A table has a time or two in every row: what spells a day or a span of time is kept, it costs more than the row.
+@lru_cache(maxsize=4_096)
+def _spelled(day: date, pattern: str, language: str) -> str:
+    return format_date(day, pattern, locale=language)
+
+
+@lru_cache(maxsize=4_096)
+def _span(seconds: int, language: str) -> str:
+    return format_timedelta(timedelta(seconds=seconds), add_direction=True, locale=language)
+
+
 def _local(context: Context, value: Any) -> datetime:
     return moment(value).astimezone(zoneinfo.ZoneInfo(context["zone"]))
 
@@ -82,24 +93,29 @@ def _local(context: Context, value: Any) -> datetime:
 @pass_context
 def _when(context: Context, value: Any) -> str:
     """21 Nov 2026, 14:05:07 in the enterprise's zone; a dash for None."""
-    return format_datetime(_local(context, value), "d MMM y, HH:mm:ss", locale=context["language"]) if value is not None else "–"
+    if value is None:
+        return "–"
+    local = _local(context, value)
+    return f"{_spelled(local.date(), 'd MMM y', context['language'])}, {local:%H:%M:%S}"
 
 
 @pass_context
 def _day(context: Context, value: Any) -> str:
-    return format_date(_local(context, value), "d MMMM y", locale=context["language"]) if value is not None else "–"
+    return _spelled(_local(context, value).date(), "d MMMM y", context["language"]) if value is not None else "–"
 
 
 @pass_context
 def _clock(context: Context, value: Any) -> str:
-    return format_time(_local(context, value), "HH:mm:ss", locale=context["language"]) if value is not None else "–"
+    return f"{_local(context, value):%H:%M:%S}" if value is not None else "–"
 
 
 @pass_context
 def _ago(context: Context, value: Any) -> str:
     if value is None:
         return "–"
-    return format_timedelta(moment(value) - datetime.now(UTC), add_direction=True, locale=context["language"])
+    seconds = round((moment(value) - datetime.now(UTC)).total_seconds())
+    step = 1 if abs(seconds) < 120 else 60 if abs(seconds) < 7_200 else 3_600
+    return _span(round(seconds / step) * step, context["language"])
 
 
 def duration(seconds: float | None) -> str:

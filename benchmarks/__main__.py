@@ -1,80 +1,67 @@
-"""Runs the benchmarks and prints one page."""
+"""Runs the benchmarks and prints one page: every section, or those that are named."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from benchmarks import call_model, downloads, settings_cache
-from benchmarks.click_to_originate import measure_clicks
-from benchmarks.event_to_popup import measure
-from benchmarks.fastagi import measure as measure_fastagi
+from benchmarks import ami_ingest, boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
+from daemon.compiled import runs_compiled
 from daemon.lifecycle import run_async
+from lab.run import short_directory
+
+LATENCIES = ("p50, ms", "p90, ms", "p99, ms", "max, ms")
+PAGE_CALLS, PAGE_ENTERPRISES, PAGE_ROUNDS = 20_000, 50, 10
 
 
 def main() -> None:
-    """`python -m benchmarks [--rate N] [--seconds N] [--runs N]`."""
+    """`python -m benchmarks [--only NAME ...] [--runs N] [--rate N] [--seconds N]`."""
     options = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    options.add_argument("--rate", type=int, default=50, help="calls per second")
-    options.add_argument("--seconds", type=int, default=20, help="length of a run")
+    options.add_argument("--only", choices=SECTIONS, nargs="+", default=list(SECTIONS), help="sections to run")
     options.add_argument("--runs", type=int, default=3)
-    options.add_argument("--only-model", action="store_true", help="only the call model")
+    options.add_argument("--rate", type=int, default=50, help="calls, and clicks, per second")
+    options.add_argument("--seconds", type=int, default=20, help="length of a run of popups")
     chosen = options.parse_args()
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, asyncpg {asyncpg.__version__}\n")
-    _call_model()
-    if chosen.only_model:
-        return
-    print("Event bytes on the socket -> popup request at the CRM, durable commit between")
-    print(f"{chosen.rate} calls/s over 10 enterprises, {chosen.seconds} s a run; daemon, its PostgreSQL, PBXs and CRMs on the same cores\n")
-    print(f"{'run':>5} {'calls':>7} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9} {'max, ms':>9} {'lost':>5}")
-    for number in range(1, chosen.runs + 1):
-        result = run_async(measure(chosen.rate, chosen.seconds))
-        p50, p90, p99, worst = result.percentiles
-        print(f"{number:>5} {result.calls:>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {worst:>9.2f} {result.lost:>5}", flush=True)
-    _clicks(chosen.runs)
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    print(f"{platform.platform()}, {os.cpu_count()} cores, {memory_gb:.0f} GB; Python {platform.python_version()}, asyncpg {asyncpg.__version__}")
+    print("Everything runs on these cores at once: daemon, PostgreSQL, PBXs, CRMs and players.")
+    for name in chosen.only:
+        began = time.monotonic()
+        load = os.getloadavg()[0]
+        print(f"\n## {name}: {SECTIONS[name].__doc__}", flush=True)
+        SECTIONS[name](chosen)
+        print(f"({time.monotonic() - began:.0f} s; load before it {load:.1f})", flush=True)
 
 
-def _clicks(runs: int) -> None:
-    """Concurrency is limited to a thousand open calls by click, so a run has at most 950."""
-    print("\nClick (HTTP in) -> Originate bytes on the PBX's socket, durable reservation between; 50 clicks/s, 18 s a run\n")
-    print(f"{'run':>5} {'clicks':>7} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9} {'max, ms':>9} {'failed':>6} {'answer p50':>11}")
+def _table(heads: Sequence[str], measure: Callable[[], Sequence[float]], runs: int) -> None:
+    """A line per run, then the median of the runs and their spread, column by column."""
+    print(f"{'run':>7}" + "".join(f"{head:>11}" for head in heads), flush=True)
+    rows = []
     for number in range(1, runs + 1):
-        found = run_async(measure_clicks(50, 18))
-        values = found.originate_ms or [float("nan")]
-        p50, p90, p99 = (values[int(len(values) * share)] for share in (0.5, 0.9, 0.99))
-        answer = found.answer_ms[len(found.answer_ms) // 2]
-        print(f"{number:>5} {len(values):>7} {p50:>9.2f} {p90:>9.2f} {p99:>9.2f} {values[-1]:>9.2f} {found.failed:>6} {answer:>11.2f}", flush=True)
-    _settings_cache()
-    _downloads()
+        rows.append(measure())
+        print(f"{number:>7}" + "".join(f"{value:>11.2f}" for value in rows[-1]), flush=True)
+    if runs > 1:
+        columns = list(zip(*rows, strict=True))
+        print(f"{'median':>7}" + "".join(f"{statistics.median(column):>11.2f}" for column in columns))
+        print(f"{'spread':>7}" + "".join(f"{max(column) - min(column):>11.2f}" for column in columns), flush=True)
 
 
-def _settings_cache() -> None:
-    print(f"\nSettings of {settings_cache.ENTERPRISES} enterprises in memory")
-    result = run_async(settings_cache.measure())
-    print(f"a read: {result.hit_us[0]:.2f} us at best, {result.hit_us[1]:.2f} us in the middle")
-    fresh = ", ".join(f"{s * 1000:.0f}" for s in result.fresh_s)
-    print(f"one UPDATE of all, until all are fresh on {settings_cache.NODES} nodes: {fresh} ms", flush=True)
+def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
+    """p50, p90, p99 and the highest of sorted values."""
+    known = values or [float("nan")]
+    return (*(known[int(len(known) * share)] for share in (0.5, 0.9, 0.99)), known[-1])
 
 
-def _downloads() -> None:
-    print("\nRecordings from the directory source, 200 players at once, files of 4 MB, 10 s; daemon, players and database on the same cores")
-    own, bare = run_async(downloads.measure(200, 10, 4))
-    print(f"{'':>22} {'MB/s':>8} {'p50, ms':>9} {'p90, ms':>9} {'p99, ms':>9}   first byte")
-    for name, result in (("vochid", own), ("bare sendfile server", bare)):
-        print(f"{name:>22} {result.mb_per_s:>8.0f} {result.first(0.5):>9.1f} {result.first(0.9):>9.1f} {result.first(0.99):>9.1f}")
-    print(f"memory of the daemon: {own.rss_before_mb:.0f} MB before, {own.rss_highest_mb:.0f} MB at its highest", flush=True)
-
-    print("\nFastAGI: connect -> last variable set, as the dialplan waits")
-    print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
-    for line in run_async(measure_fastagi()):
-        print(line, flush=True)
-
-
-def _call_model() -> None:
-    print("The call model alone, on recorded calls (CPU time of one core)")
+def _model(_: argparse.Namespace) -> None:
+    """the call model alone, on recorded calls (CPU time of one core)."""
+    print(f"it runs {'compiled' if runs_compiled() else 'as it is written'}")
     print(f"{'':>12} {'events/s':>10} {'µs beside 10 live calls':>24} {'beside 10,000':>14}")
     for name, make in (("vochid", call_model.ours), ("cacofonisk", call_model.peer())):
         if make is None:
@@ -82,7 +69,85 @@ def _call_model() -> None:
             continue
         figures = call_model.measure(make)
         print(f"{name:>12} {figures.events_per_s:>10,.0f} {figures.us_at_10:>24.1f} {figures.us_at_10_000:>14.1f}", flush=True)
-    print()
 
 
-main()
+def _ingest(chosen: argparse.Namespace) -> None:
+    """AMI's bytes -> events, and -> finished calls, beside the peers; every class of events on (CPU time of one core)."""
+    runs = max(chosen.runs, 5)
+    for title, readers in (("events/s, all asked for", ami_ingest.ingest()), ("events/s into finished calls", ami_ingest.finished_calls())):
+        print(f"{title:>30} {'median':>10} {'lowest':>10} {'highest':>10}")
+        for name, rate in ami_ingest.measure(readers, runs).items():
+            print(f"{name:>30} {rate.median:>10,.0f} {rate.lowest:>10,.0f} {rate.highest:>10,.0f}", flush=True)
+
+
+def _popups(chosen: argparse.Namespace) -> None:
+    """event bytes on the PBX's socket -> popup request at the CRM, durable commit between; over 10 enterprises."""
+
+    def run() -> Sequence[float]:
+        result = run_async(event_to_popup.measure(chosen.rate, chosen.seconds))
+        return (*_percentiles(result.latencies_ms), result.calls, result.lost)
+
+    _table((*LATENCIES, "calls", "lost"), run, chosen.runs)
+
+
+def _clicks(chosen: argparse.Namespace) -> None:
+    """click (HTTP in) -> Originate bytes on the PBX's socket, durable reservation between."""
+    seconds = 900 // chosen.rate  # at most a thousand calls by click may be open
+
+    def run() -> Sequence[float]:
+        found = run_async(click_to_originate.measure_clicks(chosen.rate, seconds))
+        return (*_percentiles(found.originate_ms), len(found.originate_ms), found.failed, _percentiles(found.answer_ms)[0])
+
+    _table((*LATENCIES, "clicks", "failed", "answer p50"), run, chosen.runs)
+
+
+def _settings(_: argparse.Namespace) -> None:
+    """settings of 500 enterprises in memory: a read, and one UPDATE of all of them."""
+    result = run_async(settings_cache.measure())
+    print(f"a read: {result.hit_us[0]:.2f} us at best, {result.hit_us[1]:.2f} us in the middle")
+    fresh = ", ".join(f"{s * 1000:.0f}" for s in result.fresh_s)
+    print(f"one UPDATE of all, until all are fresh on {settings_cache.NODES} nodes: {fresh} ms", flush=True)
+
+
+def _downloads(_: argparse.Namespace) -> None:
+    """recordings from the directory source, files of 4 MB, beside the smallest sendfile server; first byte."""
+    print(f"{'':>34} {'MB/s':>8}" + "".join(f"{head:>11}" for head in LATENCIES))
+    for players, pause_s in ((200, 0.0), (20, 0.5)):
+        own, bare = run_async(downloads.measure(players, 10, 4, pause_s))
+        how = f"{players} players, {'a pause between' if pause_s else 'without a pause'}"
+        for name, result in (("vochid", own), ("bare", bare)):
+            print(f"{f'{how}, {name}':>34} {result.mb_per_s:>8.0f}" + "".join(f"{value:>11.1f}" for value in _percentiles(result.first_ms)), flush=True)
+        print(f"{'':>34} memory of the daemon: {own.rss_before_mb:.0f} MB before, {own.rss_highest_mb:.0f} MB at its highest", flush=True)
+
+
+def _fastagi(_: argparse.Namespace) -> None:
+    """connect -> last variable set, as the dialplan waits."""
+    print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
+    for line in run_async(fastagi.measure()):
+        print(line, flush=True)
+
+
+def _boards(_: argparse.Namespace) -> None:
+    """the event that makes a phone ring -> 100 live boards."""
+    took = run_async(boards.measure(100, 20))
+    print(f"{len(took)} of 2000 heard: " + ", ".join(f"{head} {value:.1f}" for head, value in zip(LATENCIES, _percentiles(took), strict=True)))
+
+
+def _pages(_: argparse.Namespace) -> None:
+    """the admin's pages on a small history, the largest enterprise and the others."""
+    data_dir = short_directory("vochid-bench-")
+    try:
+        run_async(pages.fill(data_dir, PAGE_CALLS, PAGE_ENTERPRISES))
+        print(f"{PAGE_CALLS} calls")
+        run_async(pages.measure(data_dir, PAGE_ROUNDS))
+    finally:
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "model": _model, "ingest": _ingest, "popups": _popups, "clicks": _clicks, "settings": _settings,
+    "downloads": _downloads, "fastagi": _fastagi, "boards": _boards, "pages": _pages,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -42,8 +42,8 @@ class Result:
         return self.first_ms[min(len(self.first_ms) - 1, int(len(self.first_ms) * share))]
 
 
-async def measure(players: int, seconds: float, megabytes: int) -> tuple[Result, Result]:
-    """The daemon, and the bare server."""
+async def measure(players: int, seconds: float, megabytes: int, pause_s: float = 0.0) -> tuple[Result, Result]:
+    """The daemon, and the bare server. Every player waits `pause_s` between two files: without it, they take all that the cores give."""
     daemon = DaemonProcess(short_directory("vochid-bench-"))
     spool = daemon.data_dir / "spool"
     spool.mkdir()
@@ -56,10 +56,10 @@ async def measure(players: int, seconds: float, megabytes: int) -> tuple[Result,
         paths = await _links(daemon)
         assert daemon.process is not None
         memory = _Memory(daemon.process.pid)
-        own = await _play(daemon.http, paths, players, seconds)
+        own = await _play(daemon.http, paths, players, seconds, pause_s)
         memory.done()
         bare = _Bare(spool / "0.wav")
-        other = await _play(bare.address, ["/"], players, seconds)
+        other = await _play(bare.address, ["/"], players, seconds, pause_s)
         return Result(own.mb_per_s, own.first_ms, memory.before_mb, memory.highest_mb), other
     finally:
         await daemon.stop()
@@ -131,8 +131,8 @@ class _Bare:
                 return
 
 
-async def _play(address: str, paths: list[str], players: int, seconds: float) -> Result:
-    command = [sys.executable, "-m", "benchmarks.downloads", address, str(players), str(seconds), json.dumps(paths)]
+async def _play(address: str, paths: list[str], players: int, seconds: float, pause_s: float) -> Result:
+    command = [sys.executable, "-m", "benchmarks.downloads", address, str(players), str(seconds), str(pause_s), json.dumps(paths)]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await asyncio.wait_for(process.communicate(), seconds + 60)
     found = json.loads(output)
@@ -142,8 +142,8 @@ async def _play(address: str, paths: list[str], players: int, seconds: float) ->
 class _Player(asyncio.BufferedProtocol):
     """Asks, counts the bytes, asks again."""
 
-    def __init__(self, requests: list[bytes], buffer: bytearray, first_ms: list[float]) -> None:
-        self._requests, self._buffer, self._first_ms = requests, buffer, first_ms
+    def __init__(self, requests: list[bytes], buffer: bytearray, first_ms: list[float], pause_s: float) -> None:
+        self._requests, self._buffer, self._first_ms, self._pause_s = requests, buffer, first_ms, pause_s
         self._transport: asyncio.Transport | None = None
         self._asked = 0
         self._left = 0
@@ -174,18 +174,20 @@ class _Player(asyncio.BufferedProtocol):
             length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
             self._left, nbytes = int(length.split(b":")[1]), len(body)
         self._left -= nbytes
-        if self._left == 0:
+        if self._left == 0 and self._pause_s:
+            asyncio.get_running_loop().call_later(self._pause_s, self.ask)
+        elif self._left == 0:
             self.ask()
 
 
-async def _players(address: str, count: int, seconds: float, paths: list[str]) -> None:
+async def _players(address: str, count: int, seconds: float, pause_s: float, paths: list[str]) -> None:
     host, _, port = address.partition(":")
     first_ms: list[float] = []
     requests = [f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode() for path in paths]
     loop, buffer, all_players = asyncio.get_running_loop(), bytearray(131_072), []
     for n in range(count):
         turned = requests[n % len(requests) :] + requests[: n % len(requests)]
-        _, player = await loop.create_connection(lambda turned=turned: _Player(turned, buffer, first_ms), host, int(port))  # type: ignore[misc]
+        _, player = await loop.create_connection(lambda turned=turned: _Player(turned, buffer, first_ms, pause_s), host, int(port))  # type: ignore[misc]
         all_players.append(player)
     for n, player in enumerate(all_players):
         loop.call_later(n / count, player.ask)  # they do not all begin in the same instant
@@ -201,6 +203,7 @@ if __name__ == "__main__":
     arguments.add_argument("address")
     arguments.add_argument("players", type=int)
     arguments.add_argument("seconds", type=float)
+    arguments.add_argument("pause_s", type=float)
     arguments.add_argument("paths")
     parsed = arguments.parse_args()
-    uvloop.run(_players(parsed.address, parsed.players, parsed.seconds, json.loads(parsed.paths)))
+    uvloop.run(_players(parsed.address, parsed.players, parsed.seconds, parsed.pause_s, json.loads(parsed.paths)))

@@ -18,6 +18,7 @@ from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
 from admin_http.services import Services
 from admin_http.visitors import parse_networks
+from daemon.asterisk.snippets import snippets_of
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
 from daemon.delivery.desk import Desk
@@ -35,10 +36,11 @@ from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.consents import Consents
-from daemon.store.glance import glance
+from daemon.store.glance import glance, troubled
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
 from daemon.store.people import PeopleRepository
+from daemon.store.report_keeper import ReportKeeper
 from daemon.store.reports import ReportRepository
 from daemon.store.tokens import TokenRepository
 from daemon.store.user_statuses import UserStatuses
@@ -63,6 +65,7 @@ HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
 LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
+WARM_CONNECTIONS = 6  # of the pool: what a busy second uses; more are opened when they are needed
 POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
 ALERT_RETENTION_DAYS = 90
@@ -122,13 +125,13 @@ class App:
         at_stop(asks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
-        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
+        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
         keeper = TokenKeeper(tenants, crm, outbox, dispatcher)
         passwords = Passwords()
         self._stack.callback(passwords.close)
         audit = AuditLog(db)
         self._people = People(PeopleRepository(db), audit, vault, passwords)
-        inbound = InboundTokens(db, vault)
+        inbound, reports = InboundTokens(db, vault), ReportRepository(db)
         joined = Joined(
             kinds={name: adapter.settings for name, adapter in adapters().items()},
             check_pbx=check_pbx,
@@ -136,6 +139,7 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
+            snippets=lambda enterprise, pbx: snippets_of(enterprise, pbx, settings.fastagi),
             consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
@@ -154,6 +158,7 @@ class App:
             live=live,
             check=crm.check,
             glance=partial(glance, db),
+            troubled=partial(troubled, db),
             originate=originating.service,
             posted=self._posted,
             statuses=statuses,
@@ -167,9 +172,10 @@ class App:
             differences=afterwards.differences,
             explain=Explain(db, tenants),
             desk=Desk(db),
-            reports=ReportRepository(db),
+            reports=reports,
             connections=overview.connections,
             state=overview.state,
+            refresh=overview.refresh,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
             links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
             is_ready=self.is_ready,
@@ -193,6 +199,7 @@ class App:
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
             "credentials": keeper.run,
+            "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "gauges": self._gauges,
             "loop lag": self._probe_lag,
@@ -200,6 +207,7 @@ class App:
             background.serve(name, run)
         if settings.alert_url is not None:
             background.serve("alerts", Alerts(db, vault, overview, settings.alert_url.get_secret_value(), settings.node).run)
+        background.job("warm connections", db.warm(WARM_CONNECTIONS))
         self.ready = True
         log.info(
             "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)

@@ -13,7 +13,8 @@ from typing import Any
 from daemon.ami.actions import ListCommands, Ping
 from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
 from daemon.ami.wire import Frame, Skipped
-from daemon.asterisk.audit import check_asterisk_conf
+from daemon.asterisk.audit import DEFAULT_USERNAMES, check_asterisk_conf
+from daemon.compiled import runs_compiled
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
@@ -34,9 +35,17 @@ NEEDED_ACTIONS = {"Originate": "write=originate", "CoreShowChannels": "write=rep
 
 async def examine(settings: Settings, only: str | None, asterisk_conf: Path | None) -> AsyncIterator[Check]:
     """All checks in order, each as soon as it is known. One that fails does not stop the others, where they can go on."""
+    usernames: list[str] = []
+    async for check in _check_service(settings, only, usernames):
+        yield check
     if asterisk_conf is not None:
-        for check in check_asterisk_conf(asterisk_conf):
+        for check in check_asterisk_conf(asterisk_conf, tuple(usernames) or DEFAULT_USERNAMES):
             yield check
+
+
+async def _check_service(settings: Settings, only: str | None, usernames: list[str]) -> AsyncIterator[Check]:
+    """Everything but the PBX's files; `usernames` is filled with the AMI users of the PBXs that are looked at."""
+    yield Check("call model", True, "compiled" if runs_compiled() else "not compiled: it works, slower; `make setup` compiles it where a C compiler is")
     try:
         vault = open_vault(settings)
         yield Check("keys", True)
@@ -51,6 +60,8 @@ async def examine(settings: Settings, only: str | None, asterisk_conf: Path | No
             await tenants.load()
             if only is not None and tenants.get(only) is None:
                 raise NotFound(f"there is no enterprise {only}")
+            chosen = [tenancy.enterprise for number, tenancy in tenants.all().items() if only in (None, number)]
+            usernames += sorted({pbx.username for enterprise in chosen for pbx in enterprise.pbxs})
             async for check in _check_tenants(settings, db, vault, tenants, only):
                 yield check
     except (VochidError, OSError) as error:

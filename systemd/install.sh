@@ -16,6 +16,7 @@ for part in daemon adapters admin_http lab sql asterisk-conf systemd tools pypro
     cp -R "$source/$part" "$root/opt/vochid/$part"
 done
 python3 "$root/opt/vochid/tools/setup.py"
+"$root/opt/vochid/.venv/bin/python" "$root/opt/vochid/tools/compile.py"
 
 echo "install: user, settings, unit"
 cp "$source/systemd/vochid.sysusers" "$root/usr/lib/sysusers.d/vochid.conf"

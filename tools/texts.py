@@ -23,7 +23,9 @@ def texts() -> Iterator[tuple[str, tuple[str, ...]]]:
     keywords = {"_": None, "N_": None, "text": None, "ngettext": (1, 2), **dict.fromkeys(ERRORS)}
     for method, paths in (("jinja2.ext:babel_extract", ADMIN.rglob("*.html")), ("python", WITH_ERRORS)):
         for path in paths:
-            for _, message, _, _ in extract_from_file(method, str(path), keywords=keywords, options={"silent": "false", "trimmed": "true"}):
+            for _, message, _, _ in extract_from_file(
+                method, str(path), keywords=keywords, options={"silent": "false", "trimmed": "true", "extensions": "jinja2.ext.do"}
+            ):
                 forms = (message,) if isinstance(message, str) else tuple(part for part in message if isinstance(part, str))
                 yield path.relative_to(ROOT).as_posix(), forms
 

@@ -29,6 +29,8 @@ async def smart_redirect(ask: Ask) -> web.StreamResponse:
         raise VochidError("phone is the caller's number as text, at most 64 characters", code="bad_parameter", field="phone")
     if channel is not None and not _CHANNEL.fullmatch(channel):
         raise VochidError("channel is a channel's name, like PJSIP/provider-0000001a", code="bad_parameter", field="channel")
+    if ask.who.session is not None:  # a person tries; a PBX asks for every call
+        ask.services.joined.probes.take(number, ask.who.name)
     decision = await ask.services.smart_redirect(number, phone, channel)
     return answer({"status": str(decision.status), "extension": decision.extension, "name": decision.name or None})
 

@@ -72,7 +72,7 @@ def _day(text: str, name: str) -> date | None:
 
 async def show_calls(visit: Visit) -> web.StreamResponse:
     asked, shown = asked_of(visit)
-    calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE)
+    calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE, with_legs=False)
     zone = ZoneInfo(visit.enterprise.timezone)
     for call in calls:
         call["local"] = datetime.fromisoformat(call["started_at"]).astimezone(zone)

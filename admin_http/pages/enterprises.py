@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -20,12 +21,39 @@ GENERAL = ("number", "name", "timezone", "country")
 NOT_GENERAL = tuple(name for name in Enterprise.model_fields if name not in GENERAL)
 
 
+PER_PAGE = 50
+
+
 async def show_enterprises(visit: Visit) -> web.StreamResponse:
-    wanted = (visit.query("q") or "").casefold()
-    found = [n for n, t in sorted(visit.services.tenants.all().items()) if wanted in n.casefold() or wanted in t.enterprise.name.casefold()]
-    glances = await visit.services.glance(None)
-    rows = [row_of(visit, number, glances.get(number)) for number in found]
-    return visit.render("enterprises/rows.html" if visit.is_fragment else "enterprises/list.html", rows=rows, wanted=visit.query("q") or "")
+    """A page of those whose number or name has what is looked for; `show=trouble`: of those to look after."""
+    wanted, tenants = (visit.query("q") or "").casefold(), visit.services.tenants.all()
+    found = [n for n, t in sorted(tenants.items()) if wanted in n.casefold() or wanted in t.enterprise.name.casefold()]
+    troubled = await _troubled(visit)
+    trouble = [number for number in found if number in troubled]
+    only = visit.query("show") == "trouble"
+    chosen = trouble if only else found
+    shown, page, pages = page_of(chosen, visit.query("page") or "")
+    glances = await visit.services.glance(shown)
+    return visit.render(
+        "enterprises/rows.html" if visit.is_fragment else "enterprises/list.html", rows=[row_of(visit, number, glances.get(number)) for number in shown],
+        wanted=visit.query("q") or "", only_trouble=only, counts=(len(found), len(trouble)), page=page, pages=pages, total=len(tenants),
+        first=(page - 1) * PER_PAGE + 1,
+    )  # fmt: skip
+
+
+def page_of(chosen: Sequence[str], asked: str) -> tuple[Sequence[str], int, int]:
+    """What stands on the page that was asked for, which page that is, and how many there are; for nonsense the first. Pure."""
+    pages = max(1, -(-len(chosen) // PER_PAGE))
+    page = min(max(1, int(asked)), pages) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
+    return chosen[(page - 1) * PER_PAGE : page * PER_PAGE], page, pages
+
+
+async def _troubled(visit: Visit) -> set[str]:
+    """Enterprises to look after: a PBX whose link is down, settings that cannot be read, a CRM that refuses, dead letters."""
+    found, tenants = set(await visit.services.troubled()), visit.services.tenants.all()
+    found |= {number for (number, _), link in visit.services.links().items() if link.state is not LinkState.READY}
+    found |= {number for number, tenancy in tenants.items() if tenancy.problems}
+    return {number for number in found if number in tenants and not tenants[number].enterprise.paused}
 
 
 def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
@@ -51,7 +79,7 @@ def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
 
 async def show_overview(visit: Visit) -> web.StreamResponse:
     template = "enterprises/health.html" if visit.is_fragment else "enterprises/overview.html"
-    return visit.render(template, row=row_of(visit, visit.number, (await visit.services.glance(visit.number)).get(visit.number)))
+    return visit.render(template, row=row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number)))
 
 
 async def show_new(visit: Visit) -> web.StreamResponse:

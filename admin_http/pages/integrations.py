@@ -37,7 +37,7 @@ def base_of(visit: Visit, crm: str) -> str:
 
 
 async def show_integrations(visit: Visit) -> web.StreamResponse:
-    row = row_of(visit, visit.number, (await visit.services.glance(visit.number)).get(visit.number))
+    row = row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number))
     states = {crm["name"]: crm for crm in row["crms"]}
     cards = [(name, TITLES.get(name, name), states.get(name)) for name in visit.services.joined.kinds]
     return await _integrations_page(visit, cards)
@@ -62,6 +62,7 @@ async def probe_redirect(visit: Visit) -> web.StreamResponse:
     ask = visit.services.joined.redirect
     if ask is None:
         raise NotFound("smart redirect is not part of this vochid")
+    visit.services.joined.probes.take(visit.number, visit.actor.login)
     phone, began = (await visit.form()).get("phone", "").strip()[:40], time.monotonic()
     decision = await ask(visit.number, phone, None)
     took_ms = (time.monotonic() - began) * 1_000

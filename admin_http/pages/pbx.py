@@ -48,7 +48,10 @@ def _pbx_page(
     visit: Visit, name: str, values: Mapping[str, Any], *, errors: dict[str, str] | None = None, checks: list[Check] | None = None, status: int = 200
 ) -> web.Response:
     fields = make_fields(Pbx, values, errors=errors, skip=("name",) if name != NEW else ())
-    return visit.render("enterprises/pbx.html", status=status, name=name, fields=fields, errors=errors or {}, checks=checks)
+    make = visit.services.joined.snippets
+    stored = next((pbx for pbx in visit.enterprise.pbxs if pbx.name == name), None)
+    parts = make(visit.enterprise, stored) if make is not None and stored is not None else ()
+    return visit.render("enterprises/pbx.html", status=status, name=name, fields=fields, errors=errors or {}, checks=checks, snippets=parts)
 
 
 async def save_pbx(visit: Visit) -> web.StreamResponse:

@@ -17,6 +17,7 @@ from admin_http.pages import (
     pbx,
     people,
     reports,
+    rules,
     settings,
     status,
 )  # fmt: skip
@@ -37,6 +38,7 @@ PAGES: tuple[Page, ...] = (
     *pbx.PAGES,
     *settings.PAGES,
     *integrations.PAGES,
+    *rules.PAGES,
     *cabinet.PAGES,
     *consent.PAGES,
 )

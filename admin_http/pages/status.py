@@ -20,7 +20,7 @@ LINKS = {
     "in_use": N_("login in use"), "stopped": N_("stopped"),
 }  # fmt: skip
 BREAKERS = {"closed": (N_("answers"), "good"), "open": (N_("does not answer"), "bad"), "half_open": (N_("being tried"), "warn")}
-CACHES = {"settings": N_("Settings of enterprises")}
+CACHES = {"settings": N_("Settings of enterprises"), "managers": N_("Who looks after a caller")}
 
 
 async def show_status(visit: Visit) -> web.StreamResponse:
@@ -34,11 +34,18 @@ async def show_status(visit: Visit) -> web.StreamResponse:
     return visit.render("status/status.html", state_now=state, alarms=alarms, link_names=LINKS, breakers=BREAKERS, cache_names=CACHES, **told)
 
 
+async def refresh(visit: Visit) -> web.StreamResponse:
+    """Empties this enterprise's caches."""
+    await visit.services.refresh(visit.number)
+    return visit.redirect(f"/e/{visit.number}/status")
+
+
 async def show_nodes(visit: Visit) -> web.StreamResponse:
     return visit.render("status/nodes.html", state_now=await visit.services.state(None), link_names=LINKS, cache_names=CACHES)
 
 
 PAGES = (
     Page("GET", "/e/{n}/status", show_status),
+    Page("POST", "/e/{n}/status/refresh", refresh),
     Page("GET", "/nodes", show_nodes, needs=Role.SUPER),
 )

@@ -29,13 +29,13 @@ on("click", "[data-reveal]", (button) => {
   input.toggleAttribute("data-revealed", input.type === "text");
 });
 
-on("click", "[data-copy]", async (button) => {
+on("click", "[data-copy], [data-copy-of]", async (button) => {
   try {
-    await navigator.clipboard.writeText(button.dataset.copy);
+    await navigator.clipboard.writeText(button.dataset.copy || document.getElementById(button.dataset.copyOf).textContent);
     button.classList.add("primary");
     setTimeout(() => button.classList.remove("primary"), 1200);
   } catch {
-    const shown = button.parentElement.querySelector("code, pre");
+    const shown = document.getElementById(button.dataset.copyOf) ?? button.parentElement.querySelector("code, pre");
     if (shown) getSelection().selectAllChildren(shown);
   }
 });

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_FRAME_BYTES = 256 * 1024  # the largest honest frame seen is a few kB; a queue's list item is smaller still
 MAX_HEADERS = 1_000  # ChanVariable repeats; Asterisk itself never comes near
@@ -33,37 +34,54 @@ class ActionError(ValueError):
     """A value that must not go onto the wire: a bug or an attack on our side, never the peer's."""
 
 
+@lru_cache(maxsize=1_024)
+def _line_of(header: str) -> bytes:
+    """How the line of a header begins, in lower case, with the line break before it."""
+    return b"\r\n" + header.lower().encode() + b":"
+
+
 class Frame:
     """One message as it came. Equality is by bytes.
 
     `get` answers the first value of a header, whatever its case; a header without a value is the empty string.
     """
 
-    __slots__ = ("_headers", "event", "raw")
+    __slots__ = ("_lines", "event", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._headers: dict[bytes, list[bytes]] | None = None
+        self._lines: bytes | None = None  # in lower case, each with its line break before it; made when a header is first asked for
         if raw.startswith(b"Event: "):
             end = raw.find(b"\r\n", 7)
             self.event = raw[7 : end if end >= 0 else len(raw)].decode("ascii", "replace")
         else:
             self.event = self.get("Event") or "" if b"vent:" in raw else ""
 
-    def _parsed(self) -> dict[bytes, list[bytes]]:
-        if self._headers is None:
-            headers: dict[bytes, list[bytes]] = {}
-            for line in self.raw.split(b"\r\n"):
-                key, colon, value = line.partition(b":")
-                if colon:
-                    headers.setdefault(key.strip().lower(), []).append(value[1:] if value.startswith(b" ") else value)
-            self._headers = headers
-        return self._headers
-
     def get(self, header: str) -> str | None:
-        """The first value of `header`, undecodable bytes replaced; None when the header is absent."""
-        values = self._parsed().get(header.lower().encode())
-        return None if values is None else values[0].decode("utf-8", "replace")
+        """The first value of `header`, undecodable bytes replaced; None when the header is absent.
+
+        Looked up among the bytes: of a frame's thirty headers few are ever asked for.
+        """
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = b"\r\n" + self.raw.lower()
+        key = _line_of(header)
+        found = lines.find(key)
+        return None if found < 0 else self._value(found + len(key) - 2)
+
+    def _value(self, start: int) -> str:
+        """What stands from `start` to the end of the line, without the blank after the colon."""
+        end = self.raw.find(b"\r\n", start)
+        value = self.raw[start:end] if end >= 0 else self.raw[start:]
+        return (value[1:] if value.startswith(b" ") else value).decode("utf-8", "replace")
+
+    def _parsed(self) -> dict[bytes, list[bytes]]:
+        headers: dict[bytes, list[bytes]] = {}
+        for line in self.raw.split(b"\r\n"):
+            key, colon, value = line.partition(b":")
+            if colon:
+                headers.setdefault(key.lower(), []).append(value[1:] if value.startswith(b" ") else value)
+        return headers
 
     def get_all(self, header: str) -> list[str]:
         """Every value of `header`, in order."""

@@ -26,13 +26,14 @@ _EVENTS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("VarSet", {"Variable": "MIXMONITOR_FILENAME"}),
     ("Newexten", {"Application": "VoiceMail"}),
 )  # fmt: skip
+DEFAULT_USERNAMES = ("vochid",)
 _TRUE = {"yes", "true", "y", "t", "1", "on"}
 _WILD = re.compile(r"_.*[.!]")
 _RAW_EXTEN = re.compile(r"(?<!,)\$\{EXTEN(:[-0-9:]+)?\}")
 _OUTSIDE = re.compile(r"(?<!,)\$\{(CALLERID\(|EXTEN|CALLERIDNUM|CALLERIDNAME)")
 
 
-def check_asterisk_conf(directory: Path, usernames: tuple[str, ...] = ("vochid",)) -> list[Check]:
+def check_asterisk_conf(directory: Path, usernames: tuple[str, ...] = DEFAULT_USERNAMES) -> list[Check]:
     """All checks, in order. Unreadable files are checks that failed, never exceptions."""
     checks: list[Check] = []
     for name, look in (("manager", lambda sections: _manager(sections, usernames)), ("extensions", _dialplan), ("asterisk", _options)):

@@ -1,9 +1,10 @@
-"""`vochid enterprise show N --asterisk`: asterisk-conf/ filled in for one enterprise. No secret is printed: whoever set the
+"""`vochid enterprise show N --asterisk` and the page of a PBX: asterisk-conf/ filled in for one enterprise. No secret is printed: whoever set the
 manager's password knows it, and what was stored is write-only."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.settings import Listen
@@ -14,27 +15,55 @@ ANYWHERE = ("0.0.0.0", "::")
 PLACEHOLDER = "ADDRESS-OF-VOCHID"
 
 
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A text for one place on a PBX."""
+
+    place: str
+    text: str
+
+
 def snippets(enterprise: Enterprise, fastagi: Listen) -> str:
-    """What to put where, PBX by PBX."""
-    return "\n".join(_for_pbx(enterprise, pbx, fastagi) for pbx in enterprise.pbxs)
+    """What to put where, PBX by PBX, as one text."""
+    return "\n".join(_as_text(enterprise, pbx, fastagi) for pbx in enterprise.pbxs)
 
 
-def _for_pbx(enterprise: Enterprise, pbx: Pbx, fastagi: Listen) -> str:
-    is_local = pbx.host in ("127.0.0.1", "::1", "localhost")
-    address = "127.0.0.1" if is_local else PLACEHOLDER
-    host = fastagi.host if is_local and fastagi.host not in ANYWHERE else address
-    shown_host = f"[{host}]" if ":" in host else host
-    parts = [
-        _file(f"PBX {pbx.name} of enterprise {enterprise.number}: manager.d/vochid.conf", _manager(pbx, address)),
-        _file("vochid-secret.conf, mode 0640", "secret = THE-SECRET-OF-THIS-PBX-IN-THE-DOCUMENT\n"),
-        _file("extensions.conf, in [globals]", f"VOCHID_FASTAGI = {shown_host}:{fastagi.port}\nVOCHID_RING = 15\n"),
-        _file(f"extensions.conf, in [{pbx.inbound_contexts[0] if pbx.inbound_contexts else 'from-trunk'}]", _lines(enterprise)),
+def snippets_of(enterprise: Enterprise, pbx: Pbx, fastagi: Listen) -> list[Snippet]:
+    """What to put where on one PBX, in order."""
+    address, shown_host = _addresses(pbx, fastagi)
+    return [
+        Snippet("manager.d/vochid.conf", _manager(pbx, address)),
+        Snippet("vochid-secret.conf, mode 0640", "secret = THE-SECRET-OF-THIS-PBX-IN-THE-DOCUMENT\n"),
+        Snippet("extensions.conf, in [globals]", f"VOCHID_FASTAGI = {shown_host}:{fastagi.port}\nVOCHID_RING = 15\n"),
+        Snippet(f"extensions.conf, in [{pbx.inbound_contexts[0] if pbx.inbound_contexts else 'from-trunk'}]", _lines(enterprise)),
+        Snippet("extensions.d/vochid.conf", (SHIPPED / "extensions.d/vochid.conf").read_text()),
     ]
-    if not is_local and (fastagi.host in ("127.0.0.1", "::1", "localhost")):
+
+
+def unreachable(pbx: Pbx, fastagi: Listen) -> bool:
+    """Whether vochid listens for FastAGI where this PBX cannot reach it."""
+    return not _is_local(pbx) and fastagi.host in ("127.0.0.1", "::1", "localhost")
+
+
+def _as_text(enterprise: Enterprise, pbx: Pbx, fastagi: Listen) -> str:
+    first, *rest = snippets_of(enterprise, pbx, fastagi)[:-1]  # the last stands in asterisk-conf/ as it is
+    parts = [_file(f"PBX {pbx.name} of enterprise {enterprise.number}: {first.place}", first.text), *(_file(one.place, one.text) for one in rest)]
+    if unreachable(pbx, fastagi):
         parts.insert(
             0, f"; vochid listens for FastAGI on {fastagi} alone: set VOCHID_FASTAGI to an address that {pbx.host} reaches, and fastagi_peers to its network.\n"
         )
     return "\n".join(parts)
+
+
+def _is_local(pbx: Pbx) -> bool:
+    return pbx.host in ("127.0.0.1", "::1", "localhost")
+
+
+def _addresses(pbx: Pbx, fastagi: Listen) -> tuple[str, str]:
+    """vochid's address for manager.conf, and the one of its FastAGI listener as a dialplan writes it."""
+    address = "127.0.0.1" if _is_local(pbx) else PLACEHOLDER
+    host = fastagi.host if _is_local(pbx) and fastagi.host not in ANYWHERE else address
+    return address, f"[{host}]" if ":" in host else host
 
 
 def _manager(pbx: Pbx, address: str) -> str:

@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterable
 
 from daemon.calls.facts import MAX_CHANNELS, Event
 from daemon.calls.graph import Channel, Group, Talk
-from daemon.calls.on_bridges import OnBridges
-from daemon.calls.on_channels import OnChannels
-from daemon.calls.on_dials import OnDials
 from daemon.calls.on_moves import OnMoves
-from daemon.calls.parties import extension_of, is_external
+from daemon.calls.parties import IN, OUT, extension_of, is_external
 from daemon.calls.rules import Judgement
 from daemon.calls.view import PbxView
-from daemon.model.call import Call, Direction
+from daemon.model.call import Call
 from daemon.model.signal import CallChange, Ended
 
 __all__ = ["MAX_CHANNELS", "Correlator", "Event"]
@@ -26,7 +23,7 @@ __all__ = ["MAX_CHANNELS", "Correlator", "Event"]
 GRACE_S = 1.0  # from the customer's hangup to the end of the record: what the other legs still have to say
 
 
-class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
+class Correlator(OnMoves):
     """The call model of one PBX."""
 
     def __init__(self, view: PbxView) -> None:
@@ -110,7 +107,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
         """
         gone = set(uniqueids)
         lost = [channel for uniqueid, channel in self._graph.channels.items() if uniqueid in gone]
-        for group in dict.fromkeys(channel.group for channel in lost):
+        for group in dict.fromkeys([channel.group for channel in lost]):
             group.has_gap = True
             group.is_lost = group.is_lost or not any(channel.uniqueid not in gone for channel in group.live())
         for channel in lost:
@@ -205,7 +202,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
         customers = judgement.customers
         if not customers or any(channel.ended_at is None for channel in customers):
             return False
-        return judgement.direction is Direction.IN or bool(group.talks)
+        return judgement.direction is IN or bool(group.talks)
 
     def _close_due(self, at: float) -> None:
         for group in [group for group, due in self._closing.items() if due <= at]:
@@ -217,7 +214,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
     def _close(self, group: Group, at: float) -> None:
         judgement = Judgement(group, self.view)
         ends = [channel.ended_at for channel in judgement.customers if channel.ended_at is not None]
-        if not ends or (judgement.direction is Direction.OUT and not group.talks):
+        if not ends or (judgement.direction is OUT and not group.talks):
             ends = [channel.ended_at for channel in group.channels.values() if channel.ended_at is not None]
         if group.talks and group.talks[-1].end is None:
             group.talks[-1].end = at
@@ -228,7 +225,7 @@ class Correlator(OnChannels, OnDials, OnBridges, OnMoves):
         self._recalls.pop(group, None)
         self._closing.pop(group, None)
         self._dirty.pop(group, None)
-        for linkedid in {group.linkedid, *(channel.linkedid for channel in group.channels.values())}:
+        for linkedid in {group.linkedid, *[channel.linkedid for channel in group.channels.values()]}:
             if self._by_linkedid.get(linkedid) is group:
                 del self._by_linkedid[linkedid]
 

@@ -1,17 +1,17 @@
 """What was seen of one PBX, and which channels belong together. Pure.
 
 Channels are joined into groups by union over dials, bridges, Local pairs and Linkedids; the families of events
-(on_*.py) add to the facts through here. Nothing here judges; rules.py does.
+(on_*.py) add to the facts through here, one standing on the other since a compiled class has one base. Nothing here judges; rules.py does.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 from daemon.ami.wire import unescape
-from daemon.calls.graph import PLUMBING, Bridge, Channel, Graph, Group, Talk
+from daemon.calls.graph import Bridge, Channel, Graph, Group, Talk
 from daemon.calls.parties import has_customer
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
@@ -31,22 +31,18 @@ class Event(Protocol):
         """The header's first value, or None."""
 
 
-class Headers(NamedTuple):
+class Headers:
     """The headers in which an event speaks of one of its channels."""
 
-    uniqueid: str
-    linkedid: str
-    channel: str
-    state: str
-    context: str
-    exten: str
-    number: str
-    name: str
-
-
-def _headers(prefix: str) -> Headers:
-    names = ("Uniqueid", "Linkedid", "Channel", "ChannelState", "Context", "Exten", "CallerIDNum", "CallerIDName")
-    return Headers(*[f"{prefix}{name}" for name in names])
+    def __init__(self, prefix: str) -> None:
+        self.uniqueid = f"{prefix}Uniqueid"
+        self.linkedid = f"{prefix}Linkedid"
+        self.channel = f"{prefix}Channel"
+        self.state = f"{prefix}ChannelState"
+        self.context = f"{prefix}Context"
+        self.exten = f"{prefix}Exten"
+        self.number = f"{prefix}CallerIDNum"
+        self.name = f"{prefix}CallerIDName"
 
 
 # Made once, since every event asks for some.
@@ -54,7 +50,7 @@ _PREFIXES = (
     "", "Dest", "LocalOne", "LocalTwo", "Transferer", "Transferee", "OrigTransferer", "SecondTransferer", "TransferTarget", "Target", "Parkee",
     "Retriever",
 )  # fmt: skip
-HEADERS = {prefix: _headers(prefix) for prefix in _PREFIXES}
+HEADERS: Final = {prefix: Headers(prefix) for prefix in _PREFIXES}
 
 
 class Facts:
@@ -114,9 +110,8 @@ class Facts:
             caller_name=_name(event.get(headers.name)),
             created_at=at,
             group=group,
-            was_born_called=linkedid != uniqueid and not is_partial,
-            is_plumbing=name.startswith(PLUMBING),
         )
+        channel.was_born_called = linkedid != uniqueid and not is_partial
         if is_partial and not channel.is_plumbing:
             group.has_gap = True
         if linkedid.startswith(CLICK_CHANNEL):  # ours, even when its DialBegin without a caller was not seen
@@ -136,7 +131,7 @@ class Facts:
 
     def _new_group(self, uniqueid: str, linkedid: str, at: float) -> Group:
         self._groups_seen += 1
-        group = Group(uniqueid, linkedid, at, self._groups_seen, last_seen_at=at)
+        group = Group(uniqueid, linkedid, at, self._groups_seen)
         prior = self._adopted.pop(linkedid, None)
         if prior is not None:
             group.prior, group.started_at, group.has_gap = prior, prior.started_at, True
@@ -269,7 +264,7 @@ class Facts:
         keep.has_gap |= give.has_gap
         keep.confers |= give.confers
         keep.saw_hangup_request |= give.saw_hangup_request
-        for linkedid in {give.linkedid, *(channel.linkedid for channel in give.channels.values())}:
+        for linkedid in {give.linkedid, *[channel.linkedid for channel in give.channels.values()]}:
             if self._by_linkedid.get(linkedid) is give:
                 self._by_linkedid[linkedid] = keep
         self._touch(keep, at)

@@ -5,13 +5,14 @@ A channel is in one bridge at a time. BridgeType `base` with softmix is a confer
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts
+from daemon.calls.facts import Event
 from daemon.calls.graph import Bridge, Channel
+from daemon.calls.on_dials import OnDials
 
 CONFERENCE = "base"
 
 
-class OnBridges(Facts):
+class OnBridges(OnDials):
     """BridgeCreate to BridgeDestroy, and MeetMe's rooms."""
 
     def _bridge_create(self, event: Event, at: float) -> None:

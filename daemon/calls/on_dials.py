@@ -6,11 +6,13 @@ nobody picked up does not end at all. A dial is known by its destination, and it
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event, Facts, known
+from daemon.calls.facts import Event, known
 from daemon.calls.graph import Channel, Dial, Group, Move
+from daemon.calls.on_channels import OnChannels
+from daemon.calls.parties import is_called, is_external
 
 
-class OnDials(Facts):
+class OnDials(OnChannels):
     """DialBegin, DialState, DialEnd, OriginateResponse."""
 
     def _dial_begin(self, event: Event, at: float) -> None:
@@ -26,8 +28,20 @@ class OnDials(Facts):
             dest.group.originated, dest.group.parties = True, None
         if caller is not None and dest.is_started:
             self._picked_up(caller, dest)
+        is_quiet = caller is not None and self._rings_for_who_arrived(caller, dest)
         self._begin(event, caller, dest, at)
-        self._touch(dest.group, at)
+        (self._see if is_quiet else self._touch)(dest.group, at)
+
+    def _rings_for_who_arrived(self, caller: Channel, dest: Channel) -> bool:
+        """Whether one of our phones is merely called for who came from outside: nobody notices before it rings. Most dials are this one.
+
+        Not after a move or a forward: the first that is dialled then is whom the call was moved to.
+        """
+        group = dest.group
+        is_fresh = dest.was_born_called and dest.dialled is None and dest.ringing_at is None and dest.up_at is None
+        if not is_fresh or is_called(caller) or not is_external(caller, self.view) or is_external(dest, self.view):
+            return False
+        return self._teller.knows(group) and not group.moves and not any([dial.forwarded for dial in group.dials])
 
     def _recalled(self, event: Event, dest: Channel) -> Group | None:
         """The call that nobody took when it was handed over: Asterisk calls the one who hung up back and shows whom it brings."""

@@ -6,11 +6,12 @@ ties their legs only afterwards, so the channels that the event names are joined
 
 from __future__ import annotations
 
-from daemon.calls.facts import HEADERS, Event, Facts, known
+from daemon.calls.facts import HEADERS, Event, known
 from daemon.calls.graph import Channel, Group, Move
+from daemon.calls.on_bridges import OnBridges
 
 
-class OnMoves(Facts):
+class OnMoves(OnBridges):
     """BlindTransfer, AttendedTransfer, Pickup, ParkedCall, UnParkedCall."""
 
     def _party(self, event: Event, at: float, prefix: str) -> Channel | None:

@@ -7,6 +7,7 @@ are there, and that is rules.py.
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Final
 
 from daemon.calls.graph import Channel, Group
 from daemon.calls.view import PbxView
@@ -14,6 +15,10 @@ from daemon.model.call import CLICK_CHANNEL, Direction, LegKind
 from daemon.model.phone import to_e164
 
 _BY_BIRTH = attrgetter("created_at")
+# Asked for all the time, and slow to find in their enumeration.
+IN: Final = Direction.IN
+OUT: Final = Direction.OUT
+INTERNAL: Final = Direction.INTERNAL
 
 
 def is_external(channel: Channel, view: PbxView) -> bool:
@@ -102,9 +107,9 @@ class Parties:
         self.initiator = self._initiator()
         self.direction = group.prior.direction if group.prior else self._direction()
         self.customers = self._customers()
-        self.initiator_number = None if self.direction is Direction.IN or self.initiator is None else self.number_of(self.initiator)
+        self.initiator_number = None if self.direction is IN or self.initiator is None else self.number_of(self.initiator)
         self.customer_number = self._customer_number()
-        self.customer_name = self.customers[0].caller_name if self.direction is Direction.IN and self.customers else None
+        self.customer_name = self.customers[0].caller_name if self.direction is IN and self.customers else None
         self.line = self._line()
         self.ours = [(channel, number) for channel in self.internals if (number := self.number_of(channel))]
         self.called = [(channel, number) for channel, number in self.ours if is_called(channel)]
@@ -136,19 +141,19 @@ class Parties:
 
     def _direction(self) -> Direction:
         if self.arrived:
-            return Direction.IN
+            return IN
         if self.group.originated:
-            return Direction.OUT
+            return OUT
         first = self.initiator
         if first is not None and self.view.is_extension(first.exten) and not self._went_out_as(first.exten):
-            return Direction.INTERNAL
+            return INTERNAL
         if first in self.colleagues and len(self.externals) == len(self.colleagues):
-            return Direction.INTERNAL  # from their mobile: no customer, and no missed call
+            return INTERNAL  # from their mobile: no customer, and no missed call
         if self.externals:
-            return Direction.INTERNAL if all(self._is_colleague(channel) for channel in self.externals) else Direction.OUT
+            return INTERNAL if all(self._is_colleague(channel) for channel in self.externals) else OUT
         if first is None or not self.view.is_phone(first.exten):
-            return Direction.INTERNAL
-        return Direction.INTERNAL if self.view.number(first.exten) in self.view.employee_mobiles else Direction.OUT
+            return INTERNAL
+        return INTERNAL if self.view.number(first.exten) in self.view.employee_mobiles else OUT
 
     def _is_colleague(self, channel: Channel) -> bool:
         """Whether an outside channel is the mobile of one of ours."""
@@ -160,9 +165,9 @@ class Parties:
 
     def _customers(self) -> list[Channel]:
         """The channels that are the customer, one after the other (reserve trunks); for an internal call its initiator."""
-        if self.direction is Direction.IN:
+        if self.direction is IN:
             return self.arrived[:1]
-        if self.direction is Direction.INTERNAL:
+        if self.direction is INTERNAL:
             return [self.initiator] if self.initiator else self.internals[:1]
         if not self.externals:
             return []
@@ -212,7 +217,7 @@ class Parties:
         return next((shown for shown in shorter if not self.view.is_extension(shown)), shorter[0] if shorter else None)
 
     def _customer_number(self) -> str | None:
-        if self.direction is Direction.INTERNAL:
+        if self.direction is INTERNAL:
             return self._called_inside()
         if self.customers:
             return self.number_of(self.customers[0])
@@ -224,7 +229,7 @@ class Parties:
         if not self.group.originated:
             return self.view.number(first.exten) if first else None
         # OriginateResponse names it, but may come too late; the first leg shows it to the manager.
-        shown = [self.group.originate_exten, first.shown_as if first else None, *(dial.caller_shown for dial in self.group.dials)]
+        shown = [self.group.originate_exten, first.shown_as if first else None, *[dial.caller_shown for dial in self.group.dials]]
         return next((self.view.number(text) for text in shown if self.view.is_phone(text) and not self.view.known_line(text)), None)
 
     def _called_inside(self) -> str | None:
@@ -234,9 +239,9 @@ class Parties:
         return self.view.line(first.exten) if self.view.is_phone(first.exten) else first.exten or None
 
     def _line(self) -> str | None:
-        if self.direction is Direction.IN:
+        if self.direction is IN:
             return self.view.line(self.customers[0].exten) if self.customers else None
-        if self.direction is Direction.OUT:
+        if self.direction is OUT:
             for text in (*[dial.caller_shown for dial in self.group.dials], *[channel.shown_as for channel in self.internals]):
                 if line := self.view.known_line(text):
                     return line

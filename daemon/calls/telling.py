@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from daemon.calls.graph import Group
+from daemon.calls.parties import IN, OUT
 from daemon.calls.rules import Judgement, Outline, outlined
-from daemon.model.call import Call, Direction
+from daemon.model.call import Call
 from daemon.model.signal import Answered, CallChange, Ended, Ringing, Signal, StoppedRinging
 
 
-@dataclass(slots=True)
 class _Told:
-    """What was said of a group so far: its last record, whose popup is open, who needs none, and that it was answered."""
+    """What was said of a group so far: its last record, whose popup is open, and that it was answered.
 
-    record: Outline | None
-    popups: tuple[str, ...] = ()
-    in_talk: str | None = None  # talked already when the call was first seen: too late for a popup
-    answered: bool = False
+    in_talk: who talked already when the call was first seen: too late for a popup.
+    """
+
+    def __init__(self, record: Outline | None, in_talk: str | None = None, popups: tuple[str, ...] = (), *, answered: bool = False) -> None:
+        self.record = record
+        self.in_talk = in_talk
+        self.popups = popups
+        self.answered = answered
 
 
 class Teller:
@@ -35,15 +37,15 @@ class Teller:
 
     def take_over(self, group: Group, prior: Call) -> None:
         """A former process told this much of the group."""
-        popups = prior.rang if prior.direction is Direction.IN else tuple(filter(None, [prior.initiator]))
-        self._told[group] = _Told(outlined(prior), popups, answered=prior.answered_at is not None)
+        popups = prior.rang if prior.direction is IN else tuple(filter(None, [prior.initiator]))
+        self._told[group] = _Told(outlined(prior), popups=popups, answered=prior.answered_at is not None)
 
     def tell(self, group: Group, judgement: Judgement, at: float) -> CallChange | None:
         """The change since the last time, or None when there is none that anybody would notice."""
         record = judgement.outline()
         told = self._told.get(group)
         if told is None:
-            told = self._told[group] = _Told(None, in_talk=judgement.talking_now() if group.has_gap else None)
+            told = self._told[group] = _Told(None, judgement.talking_now() if group.has_gap else None)
         signals = _signals(told, judgement, record)
         if not signals and record == told.record:
             return None
@@ -68,7 +70,7 @@ def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]
     if record.ended_at is not None:
         signals.append(Ended(told.popups))
         told.popups = ()
-    elif told.popups and (judgement.direction is not Direction.OUT or told.answered):
+    elif told.popups and (judgement.direction is not OUT or told.answered):
         stays = {*ringing, record.last_talked, *judgement.up_now()}
         if gone := tuple([number for number in told.popups if number not in stays]):
             signals.append(StoppedRinging(gone))
@@ -80,11 +82,11 @@ def _ringing(judgement: Judgement, record: Outline) -> list[str]:
     """Who is to see a popup now: phones that ring, and who came to the call without ringing for it (a transfer after a
     consultation, a pickup, a parked call fetched); for an outgoing call its initiator, once the customer's side is dialled.
     """
-    if judgement.direction is Direction.OUT and record.answered_at is None:
+    if judgement.direction is OUT and record.answered_at is None:
         is_dialled = record.initiator and any(channel.dialled for channel in judgement.parties.externals)
         return [record.initiator] if record.initiator and is_dialled else []
     now = judgement.ringing_now()
-    if judgement.direction is Direction.OUT and record.initiator in now:
+    if judgement.direction is OUT and record.initiator in now:
         now.remove(record.initiator)
     talking = judgement.talking_now()
     if talking and talking not in now:

@@ -56,7 +56,11 @@ class PbxView:
 
     def is_trunk(self, channel: str) -> bool:
         """Whether a channel name belongs to an external line."""
-        return any(channel.startswith(prefix) and channel[len(prefix) :][:1] in ("-", "/", "") for prefix in self.trunks)
+        return channel.startswith(self._trunk_prefixes) or channel in self.trunks
+
+    @cached_property
+    def _trunk_prefixes(self) -> tuple[str, ...]:
+        return tuple([f"{trunk}{end}" for trunk in self.trunks for end in "-/"])
 
     def is_extension(self, number: str | None) -> bool:
         """Whether this is one of the enterprise's internal numbers."""
@@ -81,9 +85,14 @@ class PbxView:
 
     def is_phone(self, text: str | None) -> bool:
         """Whether somebody dialled this to reach the outside world."""
-        if not text or not re.fullmatch(r"\+?[0-9]{3,20}", text):
-            return False
-        return to_e164(text, self.country) is not None or len(digits_of(text)) >= 6
+        return bool(text) and self._phones[text or ""]
+
+    @cached_property
+    def _phones(self) -> Remembered[bool]:
+        def ask(text: str) -> bool:
+            return bool(re.fullmatch(r"\+?[0-9]{3,20}", text)) and (to_e164(text, self.country) is not None or len(digits_of(text)) >= 6)
+
+        return Remembered(ask)
 
     def line(self, text: str | None) -> str | None:
         """The line of ours that `text` names, compared by digits (a DID may come without its plus); else its number."""

@@ -8,6 +8,7 @@ second finds what is due by time or was written by another daemon.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ class _Worker:
     in_flight: set[asyncio.Task[None]] = field(default_factory=set)
     needs_reauth: bool = False
     running: bool = False
+    is_behind: bool = False  # more may be due than there was room for
     breaker: Breaker = Breaker.CLOSED
 
 
@@ -116,52 +118,36 @@ class Dispatcher:
     # -- one connection ------------------------------------------------------------------------------------------------
 
     async def _work(self, key: Key, worker: _Worker) -> None:
+        """Starts what is due until there is no more of it or no room; then the end of an attempt wakes it again."""
         try:
             while not self._stopping:
                 worker.wake.clear()
                 port = self._ports.port(*key)
                 if port is None or worker.needs_reauth:
                     return
-                started = await self._start_due(key, worker, port)
-                if started:
-                    continue
+                worker.is_behind = not await self._start_due(key, worker, port)
                 wait_s = worker.health.wait_s(time.monotonic())
-                if not worker.in_flight and wait_s <= 0 and not worker.wake.is_set():
+                if wait_s > 0:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(worker.wake.wait(), wait_s)
+                elif not worker.wake.is_set() and not (worker.is_behind and self._room(worker, port) > 0):
                     return
-                await self._something(worker, wait_s or None)
         finally:
             worker.running = False
 
-    async def _something(self, worker: _Worker, timeout_s: float | None) -> None:
-        """Waits for a wake, a finished request, or time."""
-        waker = self._supervisor.job("wake", worker.wake.wait())
-        try:
-            await asyncio.wait({waker, *worker.in_flight}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waker.cancel()
+    @staticmethod
+    def _room(worker: _Worker, port: CrmPort) -> int:
+        return worker.health.room(time.monotonic(), port.policy.concurrency) - len(worker.in_flight)
 
     async def _start_due(self, key: Key, worker: _Worker, port: CrmPort) -> bool:
-        room = worker.health.room(time.monotonic(), port.policy.concurrency) - len(worker.in_flight)
+        """False when more may be due than there was room for."""
+        room = self._room(worker, port)
         if room <= 0:
             return False
-        started = False
-        claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
-        batched = [kind for kind in port.policy.deadline_s if port.policy.batch.get(kind, 1) > 1]
-        lone = [kind for kind in port.policy.deadline_s if kind not in batched]
-        for claimed in await self._outbox.claim(*key, lone, room, claim_s, repeatable=port.policy.repeatable.issuperset(lone)):
-            self._launch(key, worker, port, [claimed])
-            room, started = room - 1, True
-        for kind in batched:
-            repeatable = kind in port.policy.repeatable
-            # What was tried before goes alone: one bad item must not take its neighbours along again and again.
-            if room > 0:
-                for claimed in await self._outbox.claim(*key, [kind], room, claim_s, repeatable=repeatable, fresh=False):
-                    self._launch(key, worker, port, [claimed])
-                    room, started = room - 1, True
-            if room > 0 and (fresh := await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=repeatable, fresh=True)):
-                self._launch(key, worker, port, fresh)
-                room, started = room - 1, True
-        return started
+        claims = await self._outbox.claim(*key, port.policy, room, max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S)
+        for batch in claims.requests:
+            self._launch(key, worker, port, batch)
+        return claims.is_all
 
     def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
         worker.health.begin(time.monotonic())
@@ -184,12 +170,24 @@ class Dispatcher:
                 result = replace(result, uncertain=True)  # nobody could look yet: it may be there as before
             settled.append(Settled(claimed.delivery, result))
             self._record(key, claimed, outcome, result, duration_s, attempt)
+        is_more = True
         try:
             await self._judge_health(key, worker, port, attempt.outcomes)
         finally:
-            await self._outbox.settle(*key, settled, attempt.exchanges)
+            try:
+                is_more = await self._outbox.settle(*key, settled, attempt.exchanges)
+            finally:
+                self._ended(key, worker, is_more=is_more)
         for item in settled:
             self._on_settled(*key, item.delivery, item.verdict.state)
+
+    def _ended(self, key: Key, worker: _Worker, *, is_more: bool) -> None:
+        """An attempt has left its room, and its lane."""
+        task = asyncio.current_task()
+        assert task is not None
+        worker.in_flight.discard(task)
+        if is_more or worker.is_behind:
+            self.wake(*key)
 
     async def _tell_in_turn(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
         """Within the requests that all enterprises of one CRM account may have in flight together."""

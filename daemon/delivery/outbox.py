@@ -10,7 +10,7 @@ from daemon.delivery.letters import DeliveryFilter
 from daemon.delivery.verdict import Verdict
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import Call, iso
-from daemon.model.delivery import Delivery, Exchange, Kind, Planned, Record
+from daemon.model.delivery import Delivery, Exchange, Kind, Planned, Policy, Record
 from daemon.store.pool import Connection, Database
 
 OPEN_STATES = ("waiting", "dead")
@@ -26,6 +26,14 @@ class Claimed:
     delivery: Delivery
     is_uncertain: bool
     waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What goes out together, request by request; `is_all` false: there may be more that is due."""
+
+    requests: list[list[Claimed]]
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +59,34 @@ class Outbox:
         """Takes back what died in another process's hands."""
         return int(await self._db.fetchval("select release_expired_claims()"))
 
-    async def claim(
-        self, enterprise: str, integration: str, kinds: Sequence[Kind], limit: int, claim_s: float, *, repeatable: bool = False, fresh: bool | None = None
-    ) -> list[Claimed]:
-        """Heads of lanes that are due, popups first. repeatable: all these kinds may be sent again without harm.
-        fresh: only what was never tried, or only what was."""
+    async def claim(self, enterprise: str, integration: str, policy: Policy, room: int, claim_s: float) -> Claims:
+        """Heads of lanes that are due, popups first, by request: at most `room` of them, one that claims a batch of new deliveries of one kind."""
+        batched = {kind: size for kind in policy.deadline_s if (size := policy.batch.get(kind, 1)) > 1}
+        alone = [str(kind) for kind in policy.deadline_s if kind not in batched]
         rows = await self._db.fetch(
             "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, memory_of_lane(d.enterprise_number, d.integration, d.lane) as memory "
-            "from claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) d order by d.priority, d.due_at, d.id",
-            enterprise, integration, self._owner, [str(kind) for kind in kinds], limit, claim_s, repeatable, fresh,
+            "from claim_due($1, $2, $3, $4, $5, $6, $7, $8, $9) d order by d.priority, d.due_at, d.id",
+            enterprise, integration, self._owner, alone, list(batched), list(batched.values()), list(policy.repeatable), room, claim_s,
         )  # fmt: skip
-        return [Claimed(_delivery(row), row["uncertain"], row["waited_s"]) for row in rows]
+        requests: list[list[Claimed]] = []
+        batches: dict[Kind, list[Claimed]] = {}
+        for row in rows:
+            claimed = Claimed(_delivery(row), row["uncertain"], row["waited_s"])
+            kind = claimed.delivery.kind
+            if kind not in batched or claimed.is_uncertain or claimed.delivery.attempt > 1:
+                requests.append([claimed])
+            elif kind in batches:
+                batches[kind].append(claimed)
+            else:
+                requests.append(batches.setdefault(kind, [claimed]))
+        is_full = len(requests) >= room or any(len(batch) == batched[kind] for kind, batch in batches.items())
+        return Claims(requests, not is_full)
 
-    async def settle(self, enterprise: str, integration: str, settled: Sequence[Settled], exchanges: Sequence[Exchange]) -> None:
-        """Writes results and log rows in one transaction."""
+    async def settle(self, enterprise: str, integration: str, settled: Sequence[Settled], exchanges: Sequence[Exchange]) -> bool:
+        """Writes results and log rows in one transaction. True when the connection has something due now."""
         results = [_result(item) for item in settled]
         logs = _logs(settled, exchanges)
-        await self._db.fetch("select settle_deliveries($1, $2, $3, $4, $5)", enterprise, integration, self._owner, results, logs)
+        return bool(await self._db.fetchval("select settle_deliveries($1, $2, $3, $4, $5)", enterprise, integration, self._owner, results, logs))
 
     async def release(self, enterprise: str, call_id: str) -> set[str]:
         """Makes due what is held for a call and was not tried yet; gives the integrations that have something of it."""

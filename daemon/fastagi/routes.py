@@ -27,4 +27,4 @@ def variables(decision: Decision) -> Variables:
 
 
 def _question(request: Request, *, name_only: bool = False) -> Question:
-    return Question(request.enterprise, request.phone, request.channel, request.uniqueid, "fastagi", name_only=name_only)
+    return Question(request.enterprise, request.phone, request.channel, request.uniqueid, "fastagi", name_only=name_only, line=request.line)

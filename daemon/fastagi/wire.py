@@ -54,6 +54,11 @@ class Request:
         return "" if number == "unknown" else number
 
     @property
+    def line(self) -> str:
+        """The third argument: the number that was dialled, as the dialplan knows it; empty when it does not say."""
+        return self.arg(3)
+
+    @property
     def channel(self) -> str:
         return self.env.get("agi_channel", "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -29,6 +29,7 @@ class Cache(Generic[T]):
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._max = max_entries
         self._entries: OrderedDict[Key, tuple[T | None, float, float]] = OrderedDict()
+        self._asked: Counter[tuple[str, bool]] = Counter()  # enterprise, whether there was an answer
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,14 +37,20 @@ class Cache(Generic[T]):
     def get(self, key: Key, now: float) -> Hit[T] | None:
         """What is kept for `key`, or None."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or now >= entry[2]:
+            self._entries.pop(key, None)
+            self._asked[key[0], False] += 1
             return None
-        value, fresh_until, usable_until = entry
-        if now >= usable_until:
-            del self._entries[key]
-            return None
+        value, fresh_until, _ = entry
+        self._asked[key[0], True] += 1
         self._entries.move_to_end(key)
         return Hit(value, now < fresh_until)
+
+    def counts(self, enterprise: str | None) -> tuple[int, int, int]:
+        """Entries, hits and misses since the start; of one enterprise, or of all."""
+        mine = [key[0] for key in self._entries if enterprise in (None, key[0])]
+        hits, misses = (sum(n for (owner, hit), n in self._asked.items() if hit is wanted and enterprise in (None, owner)) for wanted in (True, False))
+        return len(mine), hits, misses
 
     def put(self, key: Key, value: T | None, ttl_s: float, now: float) -> None:
         """Keeps an answer: `ttl_s` fresh and STALE_S more usable; an answer `nobody` only NEGATIVE_TTL_S. ttl_s 0: not at all."""

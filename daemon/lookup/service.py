@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,6 +20,7 @@ from daemon.lookup.cache import Cache
 from daemon.lookup.customer import NoCustomer, customer_number
 from daemon.lookup.decision import Choice, Decision, Said, Status, choose, verdict
 from daemon.lookup.ports import Journal, Presence, Source, SourceFailed, Sources, Surroundings, UserStatuses
+from daemon.lookup.shared import Shared
 from daemon.model.crm import Responsible, UserStatus
 from daemon.model.device import DeviceState
 from daemon.supervisor import Supervisor
@@ -29,6 +30,7 @@ from daemon.tenants.service import Tenants
 
 BUDGET_S = 0.6  # of the 800 ms that the dialplan waits; the rest is for setting three variables and for the road
 STATUS_BUDGET_S = 0.1  # kept back for reading what the manager set in the CRM
+STATUS_FRESH_S = 1.0  # what a manager set through another daemon counts after this; through this one, at once
 FLIGHT_DEADLINE_S = 3.0  # a question goes on this long: its answer is kept although nobody waits any more
 MAX_FLIGHTS = 200  # per source
 MAX_RETURNED = 20_000  # calls whose answers are remembered
@@ -38,7 +40,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`channel` and `uniqueid` name the call on the PBX, or are empty. `via` says who asks, for the log."""
+    """`channel` and `uniqueid` name the call on the PBX, or are empty. `via` says who asks and `line` what the customer dialled, for the log."""
 
     enterprise: str
     phone: str
@@ -46,6 +48,7 @@ class Question:
     uniqueid: str = ""
     via: str = ""
     name_only: bool = False
+    line: str = ""
 
 
 @dataclass
@@ -64,13 +67,13 @@ class Lookup:
         self._tenants = tenants
         self._sources = sources
         self._presence = presence
-        self._statuses = statuses
         self._journal = journal
         self._cache: Cache[Responsible] = Cache()
         self._lines: dict[tuple[str, str], _Line] = {}
         self._returned: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
         self._views: dict[str, tuple[Enterprise, list[PbxView]]] = {}
         self._supervisor = Supervisor("lookup")
+        self._statuses: Shared[tuple[str, str], Mapping[str, UserStatus]] = Shared(lambda key: statuses.by_user(*key), self._supervisor, STATUS_FRESH_S)
 
     async def ask(self, question: Question) -> Decision:
         """The answer, in at most BUDGET_S, never an exception: whatever goes wrong, the call goes on."""
@@ -86,6 +89,10 @@ class Lookup:
         asyncio.get_running_loop().call_soon(self._write_down, question, decision, time.monotonic() - started)  # after the answer has left
         return decision
 
+    def cache_counts(self, enterprise: str | None) -> tuple[int, int, int]:
+        """Entries, hits and misses of what sources said; of one enterprise, or of all."""
+        return self._cache.counts(enterprise)
+
     def settings_changed(self, enterprises: set[str]) -> None:
         """Answers, breakers and patterns of these enterprises are read anew."""
         self._cache.forget(enterprises)
@@ -97,6 +104,10 @@ class Lookup:
     def forget(self, enterprise: str, source: str, numbers: Sequence[str] | None) -> None:
         """What `source` said of these E.164 numbers, or of all, is asked anew: the CRM tells that it changed."""
         self._cache.drop(enterprise, source, numbers)
+
+    def status_changed(self, enterprise: str, integration: str) -> None:
+        """A user has set another status."""
+        self._statuses.forget((enterprise, integration))
 
     async def stop(self) -> None:
         await self._supervisor.stop()
@@ -210,7 +221,7 @@ class Lookup:
         """What the extension's user set, in whichever CRM; the first that is not free counts."""
         for source in sources:
             users = [user for user, held in source.user_extensions.items() if held == extension]
-            statuses = await self._statuses.by_user(enterprise, source.name) if users else {}
+            statuses = await self._statuses.get((enterprise, source.name)) if users else {}
             for user in users:
                 if (status := statuses.get(user, UserStatus.FREE)) is not UserStatus.FREE:
                     return status
@@ -234,7 +245,13 @@ class Lookup:
             question.enterprise,
             decision.source or "lookup",
             "caller_name" if question.name_only else "smart_redirect",
-            {"phone": question.phone[:64], "channel": question.channel[:128], "uniqueid": question.uniqueid[:64], "via": question.via},
+            {
+                "phone": question.phone[:64],
+                "channel": question.channel[:128],
+                "uniqueid": question.uniqueid[:64],
+                "via": question.via,
+                "line": question.line[:64] or None,
+            },
             {"status": status, "extension": decision.extension, "name": decision.name, "reason": decision.reason, "took_ms": took_ms},
             decision.reason if decision.status in (Status.TIMEOUT, Status.ERROR) else None,
         )

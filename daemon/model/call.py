@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from daemon.model.immutable import immutable
 
 CLICK_CHANNEL = "vochid-click-"  # how the Uniqueids begin that vochid gives to the channels it originates
 
@@ -39,7 +40,7 @@ class LegKind(StrEnum):
     EXTERNAL = "external"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Leg:
     """One real channel of a call. Times are Unix seconds; `cause` is the Q.850 cause of its hangup."""
 
@@ -52,7 +53,7 @@ class Leg:
     cause: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Transfer:
     """A call moved from one of ours to another. `kind`: blind, attended, blonde, pickup, forward, park."""
 
@@ -62,7 +63,7 @@ class Transfer:
     completed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Call:
     """The record. Times are Unix seconds; the fields' meaning is contract section 5."""
 
@@ -77,7 +78,6 @@ class Call:
     line: str | None = None
     answered_at: float | None = None
     ended_at: float | None = None
-    talk_seconds: float = 0.0
     result: Result | None = None
     rang: tuple[str, ...] = ()
     answered_by: str | None = None
@@ -89,6 +89,7 @@ class Call:
     consult: bool = False
     recordings: tuple[str, ...] = ()
     gap: bool = False
+    talk_seconds: float = 0.0
     legs: tuple[Leg, ...] = ()
 
     @property

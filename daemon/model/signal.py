@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from daemon.model.call import Call
+from daemon.model.immutable import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ringing:
     """These extensions began to be alerted (for an outgoing call: its initiator, when the customer's side is dialled)."""
 
     extensions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class StoppedRinging:
     """These extensions are no longer alerted although the call goes on: their popup closes."""
 
     extensions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answered:
     """The customer talks with a person for the first time."""
 
     by: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ended:
     """The record is complete. `extensions`: those whose popup is still open."""
 
     extensions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RecordingAdded:
     """A recording whose name came after the call's end; it stands last in `recordings`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CalledBack:
     """This missed call is closed: somebody talked with the customer since, or said that it is done. Told once, long after Ended.
 
@@ -58,7 +57,7 @@ class CalledBack:
 Signal = Ringing | StoppedRinging | Answered | Ended | RecordingAdded | CalledBack
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CallChange:
     """A call's new record and what brought it about. `at`: Unix seconds of the PBX event's arrival.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 import structlog
@@ -56,6 +56,7 @@ class Watched:
     call_ended: bool = False
     settled_at: float | None = None
     sending: asyncio.Task[None] | None = None
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)  # states are stored in the order in which they came
 
     @property
     def key(self) -> PbxKey:
@@ -234,19 +235,20 @@ class Follower:
     async def _write(self, watched: Watched, progress: Progress) -> None:
         """Writes a state and, when it says how the request went, a line in the log. Tries again for a minute."""
         request, until = watched.request, time.monotonic() + WRITE_FOR_S
-        while True:
-            try:
-                moved = await self._repository.advance(
-                    request, progress.state, COMES_FROM[progress.state], code=progress.code, reason=progress.reason, call_id=watched.call_id
-                )
-                if moved and progress.state in (State.ENDED, State.FAILED, State.UNKNOWN):
-                    await self._log(watched, progress)
-                return
-            except _AWAY as error:
-                if time.monotonic() > until:
-                    log.error("a click-to-call request's state was not written", request=request.id, state=str(progress.state), error=str(error)[:200])
+        async with watched.writing:
+            while True:
+                try:
+                    moved = await self._repository.advance(
+                        request, progress.state, COMES_FROM[progress.state], code=progress.code, reason=progress.reason, call_id=watched.call_id
+                    )
+                    if moved and progress.state in (State.ENDED, State.FAILED, State.UNKNOWN):
+                        await self._log(watched, progress)
                     return
-                await asyncio.sleep(WRITE_RETRY_S)
+                except _AWAY as error:
+                    if time.monotonic() > until:
+                        log.error("a click-to-call request's state was not written", request=request.id, state=str(progress.state), error=str(error)[:200])
+                        return
+                    await asyncio.sleep(WRITE_RETRY_S)
 
     async def _log(self, watched: Watched, progress: Progress) -> None:
         request = watched.request

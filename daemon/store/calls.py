@@ -40,16 +40,16 @@ class CallRepository:
         self._db = db
 
     async def page(
-        self, enterprise: str, asked: CallFilter = EVERYTHING, *, cursor: str | None = None, limit: int = 100
+        self, enterprise: str, asked: CallFilter = EVERYTHING, *, cursor: str | None = None, limit: int = 100, with_legs: bool = True
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """A page, newest first, with legs; and the cursor of the next page, None at the end.
+        """A page, newest first, with legs unless nobody looks at them; and the cursor of the next page, None at the end.
 
         A search by name or extension may give less than `limit` and go on nevertheless.
         """
         place = decode_cursor(cursor) if cursor else None
         async with self._db.tenant(enterprise) as connection:
             rows, following = await self._find(connection, enterprise, asked, place, limit)
-            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows])
+            legs = await self.legs_of(connection, enterprise, [row["id"] for row in rows]) if with_legs else {}
         return [call_json(row, legs.get(row["id"], [])) for row in rows], following
 
     async def each(self, enterprise: str, asked: CallFilter, most: int) -> AsyncIterator[dict[str, Any]]:

@@ -31,10 +31,11 @@ class MissedRepository:
         grouping = "group by m.customer_number" if is_open else "group by m.customer_number, m.closed_at, m.closed_by_call"
         async with self._db.tenant(enterprise) as connection:
             rows = await connection.fetch(
-                f"with items as ({_ITEM} and (m.closed_at is null) = $2 {grouping}) "
-                "select i.*, c.customer_name, c.line, c.rang, c.result, c.queue from items i join calls c on c.enterprise_number = $1 and c.id = i.call_id "
-                "where ($3::timestamptz is null or (i.last_missed_at, i.call_id) < ($3, $4::uuid)) order by i.last_missed_at desc, i.call_id desc limit $5",
-                enterprise, is_open, *after, limit + 1,
+                f"with items as ({_ITEM} and m.closed_at is {'null' if is_open else 'not null'} {grouping}), shown as (select * from items i "
+                "where ($2::timestamptz is null or (i.last_missed_at, i.call_id) < ($2, $3::uuid)) order by i.last_missed_at desc, i.call_id desc limit $4) "
+                "select i.*, c.customer_name, c.line, c.rang, c.result, c.queue from shown i join calls c on c.enterprise_number = $1 and c.id = i.call_id "
+                "order by i.last_missed_at desc, i.call_id desc",
+                enterprise, *after, limit + 1,
             )  # fmt: skip
         items = [_shown(row) for row in rows[:limit]]
         following = encode_cursor(rows[limit - 1]["last_missed_at"], str(rows[limit - 1]["call_id"])) if len(rows) > limit else None

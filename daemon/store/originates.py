@@ -81,17 +81,10 @@ class OriginateRepository:
         self, request: OriginateRequest, state: str, came_from: Sequence[str], *, code: str | None, reason: str | None, call_id: str | None
     ) -> bool:
         """Moves a request on when its stored state is one of `came_from`, and notes its call in any case; True when it moved."""
-        async with self._db.tenant(request.enterprise) as connection:
-            moved = await connection.fetchval(
-                """update originate_requests set state = $3, code = $4, reason = $5, updated_at = now()
-                     where enterprise_number = $1 and id = $2 and state = any ($6) returning true""",
-                request.enterprise, uuid.UUID(request.id), state, code, reason, list(came_from),
-            )  # fmt: skip
-            if call_id is not None:
-                await connection.execute(
-                    "update originate_requests set call_id = $3 where enterprise_number = $1 and id = $2 and call_id is null",
-                    request.enterprise, uuid.UUID(request.id), uuid.UUID(call_id),
-                )  # fmt: skip
+        moved = await self._db.fetchval(
+            "select advance_originate($1, $2, $3, $4, $5, $6, $7)",
+            request.enterprise, uuid.UUID(request.id), state, list(came_from), code, reason, uuid.UUID(call_id) if call_id is not None else None,
+        )  # fmt: skip
         return bool(moved)
 
     async def log(self, enterprise: str, source: str, asked: Mapping[str, Any], came: Mapping[str, Any], error: str | None) -> None:

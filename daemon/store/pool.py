@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -32,12 +32,22 @@ class Database:
             url,
             min_size=1,
             max_size=size,
+            max_inactive_connection_lifetime=0,  # a new one knows no plans
+            max_queries=2**31,
             command_timeout=COMMAND_DEADLINE_S,
             server_settings={"role": APP_ROLE, "application_name": "vochid", "jit": "off"},
             init=_json,
             reset=_leave_as_it_is,
         )
         return cls(pool, url)
+
+    async def warm(self, count: int) -> None:
+        """Opens `count` connections and makes the plans that calls need on each, so that no call waits for it."""
+        async with AsyncExitStack() as held:
+            for _ in range(min(count, self._pool.get_max_size())):
+                connection = await held.enter_async_context(self._pool.acquire(timeout=ACQUIRE_DEADLINE_S))
+                # The driver asks at length what an array is, once per connection and kind of array.
+                await connection.fetch("select rehearse(), $1::text[], $2::int[], $3::uuid[], $4::bytea[]", [], [], [], [])
 
     async def close(self) -> None:
         await self._pool.close()

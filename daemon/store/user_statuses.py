@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from daemon.errors import VochidError
 from daemon.model.crm import UserStatus
@@ -16,6 +16,11 @@ class UserStatuses:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._listeners: list[Callable[[str, str], None]] = []
+
+    def on_change(self, listener: Callable[[str, str], None]) -> None:
+        """`listener(enterprise, integration)` is called after every change made here."""
+        self._listeners.append(listener)
 
     async def set(self, enterprise: str, integration: str, user_id: str, status: UserStatus) -> None:
         """Remembers a user's status. Raises VochidError (too_many_users) beyond MAX_USERS."""
@@ -31,11 +36,10 @@ class UserStatuses:
             )  # fmt: skip
         if kept is None:
             raise VochidError(f"more than {MAX_USERS} users have a status already", code="too_many_users")
+        for listener in self._listeners:
+            listener(enterprise, integration)
 
     async def by_user(self, enterprise: str, integration: str) -> Mapping[str, UserStatus]:
         """Every status that is known, by CRM user id."""
-        async with self._db.tenant(enterprise) as connection:
-            rows = await connection.fetch(
-                "select user_id, status from user_statuses where enterprise_number = $1 and integration = $2", enterprise, integration
-            )
+        rows = await self._db.fetch("select * from statuses_of($1, $2)", enterprise, integration)
         return {row["user_id"]: UserStatus(row["status"]) for row in rows}

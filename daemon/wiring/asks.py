@@ -15,12 +15,12 @@ from daemon.errors import VochidError
 from daemon.fastagi.routes import make_routes
 from daemon.fastagi.server import FastAgi
 from daemon.lookup.decision import Decision, Status
-from daemon.lookup.ports import UserStatuses
 from daemon.lookup.service import Lookup, Question
 from daemon.settings import Listen
 from daemon.store.decisions import DecisionLog
 from daemon.store.past_calls import PastCalls
 from daemon.store.pool import Database
+from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.service import Tenants
 from daemon.wiring.crm import Crm
 from daemon.wiring.lookup import LookupSources, PbxPresence
@@ -41,6 +41,7 @@ class PbxAsks:
         sources = LookupSources(tenants, crm, PastCalls(db), self.log)
         self.lookup = Lookup(tenants, sources, PbxPresence(pbxs.watches), statuses, self.log)
         tenants.on_change(self.lookup.settings_changed)
+        statuses.on_change(self.lookup.status_changed)
         self._fastagi = FastAgi(FastAgiPeers(tenants), make_routes(self.lookup))
 
     async def start(self, listen: Listen) -> None:

@@ -11,6 +11,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.health import Breaker, HealthView
 from daemon.delivery.outbox import Outbox
+from daemon.lookup.service import Lookup
 from daemon.model.call import iso
 from daemon.store.pool import Database
 from daemon.telemetry.alarms import alarms
@@ -25,7 +26,7 @@ _UNKNOWN = HealthView(Breaker.CLOSED, 0, 0, 0.0)
 class Overview:
     """Reads, and changes nothing. What another daemon's process knows alone (its links, its breakers) is shown as not ours."""
 
-    def __init__(self, db: Database, tenants: Tenants, outbox: Outbox, dispatcher: Dispatcher, crm: Crm, pbxs: Pbxs, owner: str) -> None:
+    def __init__(self, db: Database, tenants: Tenants, outbox: Outbox, dispatcher: Dispatcher, crm: Crm, pbxs: Pbxs, lookup: Lookup, owner: str) -> None:
         self._db = db
         self._tenants = tenants
         self._outbox = outbox
@@ -33,6 +34,7 @@ class Overview:
         self._dispatcher = dispatcher
         self._crm = crm
         self._pbxs = pbxs
+        self._lookup = lookup
         self._owner = owner
 
     async def connections(self, enterprise: str) -> list[dict[str, Any]]:
@@ -56,7 +58,7 @@ class Overview:
         tenants = self._tenants.all() if enterprise is None else {n: t for n in [enterprise] if (t := self._tenants.get(n)) is not None}
         leases = await self._leases(enterprise)
         pbxs = [row for number, tenancy in tenants.items() for row in self._pbxs_of(number, tenancy, leases)]
-        body: dict[str, Any] = {"at": iso(time.time()), "node": self._owner.rpartition("-")[0], "pbxs": pbxs, "caches": self._caches()}
+        body: dict[str, Any] = {"at": iso(time.time()), "node": self._owner.rpartition("-")[0], "pbxs": pbxs, "caches": self._caches(enterprise)}
         if enterprise is None:
             return {**body, "nodes": _nodes(leases)}
         connections, backlog = await self.connections(enterprise), await self._desk.summary(enterprise)
@@ -88,10 +90,19 @@ class Overview:
             )  # fmt: skip
         return rows
 
-    def _caches(self) -> list[dict[str, Any]]:
+    async def refresh(self, enterprise: str) -> None:
+        """Reads one enterprise's settings anew, here and on the other daemons, and forgets what CRMs said of its callers."""
+        await self._tenants.refresh(enterprise, others_too=True)
+        self._lookup.settings_changed({enterprise})
+
+    def _caches(self, enterprise: str | None) -> list[dict[str, Any]]:
         """Name, entries, hits and misses (None where nothing ever misses), seconds since it was filled, and how often it is."""
-        age = self._tenants.age_s
-        return [{"name": "settings", "entries": len(self._tenants.all()), "hits": None, "misses": None, "age_s": age, "refresh_s": REFRESH_S}]
+        entries, hits, misses = self._lookup.cache_counts(enterprise)
+        settings = {"name": "settings", "entries": len(self._tenants.all()) if enterprise is None else 1, "hits": None, "misses": None}
+        return [
+            {**settings, "age_s": self._tenants.age_s, "refresh_s": REFRESH_S},
+            {"name": "managers", "entries": entries, "hits": hits, "misses": misses, "age_s": None, "refresh_s": None},
+        ]
 
 
 def _is_alive(expires_at: Any) -> bool:

@@ -311,3 +311,76 @@ async def test_a_cabinet_link_opens_one_page_and_nothing_else(admin: Admin, data
         assert (await browser.get("/retailcrm-admin/", params=query)).status_code == 403
         assert not browser.cookies
     assert token not in admin.daemon.log.read_text()
+
+
+async def test_rules_are_edited_step_by_step_and_an_error_stands_at_its_rule(admin: Admin) -> None:
+    path = f"/e/{OURS}/integrations/retailcrm/rules"
+
+    async def stored() -> list[dict[str, Any]]:
+        async with admin.daemon.client() as api:
+            return (await api.get(f"/api/enterprises/{OURS}")).json()["integrations"]["retailcrm"]["rules"]  # type: ignore[no-any-return]
+
+    first = {"rules.0.line": "+375171112233", "rules.0.answered": "false", "rules.0.do": "task", "rules.0.responsible": "150", "rules.0.deadline": "15"}
+    second = {"rules.1.direction": "out", "rules.1.do": "nothing", "rules.1.responsible": "entity"}
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        assert "rules.0.do" not in (await browser.get(path)).text
+        added = await browser.post(path, data={**first, "action": "add"})
+        assert added.text.count('aria-label="Правило 2"') == 1
+        assert await stored() == []  # a step stores nothing
+        moved = (await browser.post(path, data={**first, **second, "action": "up.1"})).text
+        assert moved.index('value="entity" selected') < moved.index('value="150" selected')
+        assert (await browser.post(path, data={**first, **second, "action": "remove.0"})).text.count('class="card rule') == 1
+        wrong = await browser.post(path, data={**first, **second, "rules.1.do": "dance", "action": "save"})
+        assert wrong.status_code == 400
+        assert re.search(r'id="f-1-do"[^>]*aria-invalid', wrong.text)
+        assert (await browser.post(path, data={**first, "rules.0.deadline": "soon"})).status_code == 400
+        assert (await browser.post(path, data={**first, "action": "burn"})).status_code == 400
+        assert (await browser.post(path, data={**first, **second, "action": "save"})).status_code == 303
+        assert (await browser.get(f"/e/{OURS}/integrations/tickets/rules")).status_code == 404
+    rules = await stored()
+    assert [(rule["line"], rule["answered"], rule["do"], rule["responsible"], rule["task_deadline_s"]) for rule in rules] == [
+        ("+375171112233", False, "task", "150", 900), (None, None, "nothing", "entity", None),
+    ]  # fmt: skip
+    async with admin.entered(admin.logins[Role.VIEWER]) as browser:
+        assert '<fieldset class="bare" disabled>' in (await browser.get(path)).text
+        assert (await browser.post(path, data={"action": "save"})).status_code == 403
+
+
+async def test_what_goes_onto_a_pbx_is_shown_without_its_secret(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.SUPER]) as browser:
+        await admin.daemon.put({
+            "number": OURS, "name": f"Июнь {OURS}", "lines": [{"number": "+375171112233"}],
+            "pbxs": [{"name": "main", "host": "127.0.0.1", "username": "vochid-main", "secret": "very-hidden-1234"}],
+            "integrations": {"retailcrm": {"domain": "http://127.0.0.1:9", "api_key": "a-secret-key-1234"}},
+        })  # fmt: skip
+        page = (await browser.get(f"/e/{OURS}/settings/pbx/main")).text
+        assert "[vochid-main]" in page
+        assert "exten =&gt; +375171112233,1,Gosub(vochid-record,s,1)" in page
+        assert 'data-copy-of="snippet-1"' in page
+        assert "very-hidden" not in page
+        assert 'id="snippets"' not in (await browser.get(f"/e/{OURS}/settings/pbx/~new")).text
+
+
+async def test_a_person_may_ask_who_gets_a_number_so_often_and_no_more(admin: Admin) -> None:
+    async with admin.entered(admin.logins[Role.VIEWER]) as viewer, admin.entered(admin.logins[Role.ADMIN]) as other:
+        said = [(await viewer.post(f"/e/{OURS}/redirect/probe", data={"phone": "+375291112233"}, headers={"HX-Request": "true"})) for _ in range(12)]
+        assert 'class="result"' in said[0].text
+        assert "HX-Trigger" in said[-1].headers  # a toast says to wait
+        assert 'class="result"' not in said[-1].text
+        body = {"enterprise_number": OURS, "phone": "+375291112233"}
+        assert (await viewer.post("/api/smart-redirect", json=body)).status_code in (403, 429)
+        assert 'class="result"' in (await other.post(f"/e/{OURS}/redirect/probe", data={"phone": "1"}, headers={"HX-Request": "true"})).text
+    async with admin.daemon.client() as program:  # a PBX asks for every call
+        assert {(await program.post("/api/smart-redirect", json=body)).status_code for _ in range(15)} == {200}
+
+
+async def test_enterprises_come_in_pages_and_those_to_look_after_apart(admin: Admin) -> None:
+    await admin.daemon.put({"number": "9000", "name": "Ромашка", "pbxs": []})
+    async with admin.entered(admin.logins[Role.SUPER]) as browser:
+        for page in ("1", "2", "99999999", "0", "x", "²", "-1"):
+            assert (await browser.get("/enterprises", params={"page": page, "q": "ромаш"})).text.count("<strong>Ромашка") == 1
+        async with asyncio.timeout(15):  # nothing listens where the PBX should be
+            while f">{OURS}</a>" not in (trouble := (await browser.get("/enterprises?show=trouble")).text):
+                await asyncio.sleep(0.2)
+        assert "Ромашка" not in trouble
+        assert (await browser.post(f"/e/{OURS}/status/refresh")).status_code == 303

@@ -157,7 +157,7 @@ async def test_doctor_says_what_works_and_what_does_not(house: House) -> None:
     await house.linked()
     done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER, "--asterisk-conf", str(ROOT / "asterisk-conf"))
     text = done.stdout
-    for line in ("ok    keys", "ok    fastagi", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login",
+    for line in ("ok    call model", "ok    keys", "ok    fastagi", "ok    database: PostgreSQL", "ok    schema", f"ok    {NUMBER} pbx main login",
                  f"ok    {NUMBER} retailcrm credentials", "ok    vochid.conf [vochid] read"):  # fmt: skip
         assert line in text, text
     assert f"FAIL  {NUMBER} pbx main events" in text  # a PBX that can only remember never boots
@@ -166,9 +166,12 @@ async def test_doctor_says_what_works_and_what_does_not(house: House) -> None:
     assert "exten => +375171112233,1,Gosub(vochid-record,s,1)" in snippets.stdout
     assert house.pbx.secret not in snippets.stdout
     assert "there is no enterprise 9999" in (await asyncio.to_thread(house.cli, "enterprise", "show", "9999", "--asterisk")).stderr
+    [pbx] = house.document["pbxs"]
+    await house.daemon.put({**house.document, "pbxs": [{**pbx, "username": "telephony"}]})
     house.crm.api_key = "another-key-another-key"
-    done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER)
+    done = await asyncio.to_thread(house.cli, "doctor", "--enterprise", NUMBER, "--asterisk-conf", str(ROOT / "asterisk-conf"))
     assert f"FAIL  {NUMBER} retailcrm credentials" in done.stdout
+    assert "there is no manager user telephony" in done.stdout  # the files are looked through for the user that the document names
 
 
 async def test_a_trace_is_recorded_and_masked(house: House, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from daemon.ami.wire import Frame, FrameReader
 from daemon.calls.correlator import MAX_CHANNELS, Correlator
 from daemon.calls.replay import JsonEvent, TraceError, read_trace, replay
+from daemon.calls.rules import call_id
 from daemon.model.call import Call, Direction, Result
 from daemon.model.signal import Answered, CallChange, Ended, Ringing, StoppedRinging
 from tests.golden.view import VIEW
@@ -292,13 +295,16 @@ def test_ended_calls_leave_nothing_behind() -> None:
 
 
 def test_the_same_uniqueid_on_another_boot_is_another_call() -> None:
-    from dataclasses import replace
-
-    from daemon.calls.rules import call_id
-
     assert call_id(VIEW, "1.1") == call_id(VIEW, "1.1")
     assert call_id(VIEW, "1.1") != call_id(replace(VIEW, boot="later"), "1.1")
     assert call_id(VIEW, "1.1") != call_id(replace(VIEW, pbx="other"), "1.1")
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_a_calls_id_is_a_uuid_of_version_5(enterprise: str, pbx: str, boot: str, uniqueid: str) -> None:
+    names = uuid.UUID("5f1c2e9a-6d55-4c0e-9c59-0b8f3f1f6d10")
+    view = replace(VIEW, enterprise=enterprise, pbx=pbx, boot=boot)
+    assert call_id(view, uniqueid) == str(uuid.uuid5(names, f"{enterprise}\0{pbx}\0{boot}\0{uniqueid}"))
 
 
 def test_voicemail_outranks_giving_up_and_giving_up_outranks_no_answer() -> None:

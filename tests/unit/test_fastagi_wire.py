@@ -47,8 +47,8 @@ def test_the_environment_says_who_calls_and_what_is_asked() -> None:
 def test_the_enterprise_may_come_in_the_query_and_the_phone_as_an_argument() -> None:
     asked = request(b"agi_network_script: smart-redirect?enterprise=0400\nagi_callerid: 150\n\n")
     assert (asked.script, asked.enterprise, asked.phone) == ("smart-redirect", "0400", "150")
-    asked = request(b"agi_network_script: /caller-name/?enterprise=0400\nagi_arg_1: 0367\nagi_arg_2: +375291112233\n\n")
-    assert (asked.script, asked.enterprise, asked.phone) == ("caller-name", "0367", "+375291112233")
+    asked = request(b"agi_network_script: /caller-name/?enterprise=0400\nagi_arg_1: 0367\nagi_arg_2: +375291112233\nagi_arg_3: +375171112233\n\n")
+    assert (asked.script, asked.enterprise, asked.phone, asked.line) == ("caller-name", "0367", "+375291112233", "+375171112233")
 
 
 def test_a_number_that_asterisk_does_not_know_is_none() -> None:

@@ -55,6 +55,7 @@ class House:
     tried: set[str] = field(default_factory=set)
     set_statuses: dict[str, UserStatus] = field(default_factory=dict)
     noted: list[tuple[str, str, Mapping[str, object], str | None]] = field(default_factory=list)
+    asked_for: list[Mapping[str, object]] = field(default_factory=list)
     conversation: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,6 +88,7 @@ class House:
 
     def note(self, enterprise: str, source: str, event_type: str, request: Mapping[str, object], response: Mapping[str, object], error: str | None) -> None:
         self.noted.append((source, event_type, response, error))
+        self.asked_for.append(request)
 
 
 @asynccontextmanager
@@ -110,6 +112,22 @@ async def test_the_first_source_that_names_somebody_settles_it_and_the_rest_is_n
         assert (first.asked, second.asked) == ([PHONE], [])
         await asyncio.sleep(0)
         assert [(source, kind, error) for source, kind, _, error in house.noted] == [("a", "smart_redirect", None)]
+
+
+async def test_the_log_tells_which_line_the_customer_dialled() -> None:
+    async with a_lookup(FakeSource("a", ANNA)) as (ask, house, _):
+        await ask(line="+375171112233")
+        await ask()
+        await asyncio.sleep(0)
+        assert [request["line"] for request in house.asked_for] == ["+375171112233", None]
+
+
+async def test_a_status_that_is_set_here_counts_at_once() -> None:
+    async with a_lookup(FakeSource("a", ANNA)) as (ask, house, lookup):
+        assert (await ask()).status is Status.FOUND
+        house.set_statuses = {"19": UserStatus.DINNER}
+        lookup.status_changed("0367", "a")
+        assert (await ask()).status is Status.BUSY
 
 
 async def test_our_own_list_of_extensions_counts_before_the_crms() -> None:

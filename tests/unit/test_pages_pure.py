@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.retailcrm.config import RetailCrmSettings
+from admin_http.pages.enterprises import PER_PAGE, page_of
+from admin_http.pages.rules import edited, read_rules
 from admin_http.sheet import BOM, COLUMNS, harmless, heading, rows
+from admin_http.tries import Tries
 from daemon.delivery.health import Breaker, Health
 from daemon.delivery.letters import DeliveryFilter
 from daemon.delivery.rate import AccountLimiter
@@ -183,3 +186,63 @@ def test_a_wrong_period_is_refused_with_the_parameters_name(first: str | None, l
     with pytest.raises(VochidError) as refused:
         Period.parse(first, last, "Europe/Minsk", NOW)
     assert refused.value.field in ("from", "to")
+
+
+@pytest.mark.parametrize(
+    ("asked", "page"), [("", 1), ("1", 1), ("2", 2), ("3", 3), ("4", 3), ("99999", 3), ("0", 1), ("-1", 1), ("²", 1), ("x", 1), ("1" * 400, 1)]
+)
+def test_enterprises_come_in_pages(asked: str, page: int) -> None:
+    numbers = [f"{n:04}" for n in range(2 * PER_PAGE + 1)]
+    shown, found, pages = page_of(numbers, asked)
+    assert (found, pages) == (page, 3)
+    assert shown == numbers[(page - 1) * PER_PAGE :][:PER_PAGE]
+    assert page_of([], asked) == ([], 1, 1)
+
+
+@given(st.lists(st.sampled_from(("add", "up", "down", "remove")), max_size=12), st.integers(0, 5))
+def test_rules_lose_and_gain_only_what_a_step_says(steps: list[str], place: int) -> None:
+    rules: list[dict[str, Any]] = [{"do": str(n)} for n in range(3)]
+    for step in steps:
+        before, rules = list(rules), edited(list(rules), step, place)
+        grown = {"add": 1, "remove": -1 if place < len(before) else 0}.get(step, 0)
+        assert len(rules) == len(before) + grown
+        if step in ("up", "down"):
+            assert sorted(rules, key=str) == sorted(before, key=str)
+
+
+def test_rules_are_read_in_the_order_of_their_places_and_what_is_no_number_stays_text() -> None:
+    form = {
+        "rules.10.do": "lead",
+        "rules.2.do": "task",
+        "rules.2.deadline": "90",
+        "rules.10.deadline": "²",
+        "rules.2.known": "true",
+        "rules.x.do": "no",
+        "csrf": "1",
+    }
+    first, second = read_rules(form)
+    assert first == {"line": None, "direction": None, "answered": None, "known": True, "do": "task", "responsible": "last_talked", "task_deadline_s": 5_400}
+    assert (second["do"], second["task_deadline_s"]) == ("lead", "²")
+
+
+def test_questions_are_bounded_by_person_and_by_enterprise_and_come_back_with_time() -> None:
+    now = 0.0
+    tries = Tries(lambda: now)
+
+    def taken(enterprise: str, person: str) -> int:
+        count = 0
+        with pytest.raises(VochidError) as refused:
+            while count < 100:
+                tries.take(enterprise, person)
+                count += 1
+        assert refused.value.code == "too_many_tries"
+        return count
+
+    assert taken("0367", "anna") == 10
+    assert taken("0400", "anna") == 10  # another enterprise is another matter
+    assert taken("0367", "boris") == 10
+    assert taken("0367", "vera") == 0  # together they used up the enterprise's
+    now = 6.0
+    assert taken("0367", "anna") == 1
+    now = 600.0
+    assert taken("0367", "anna") == 10

@@ -1,0 +1,71 @@
+"""What one claim takes out of the outbox, and what a settlement says of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import asyncpg
+
+from adapters.retailcrm.deliver import RetailCrm
+from daemon.delivery.outbox import Settled
+from daemon.delivery.verdict import Verdict
+from daemon.model.delivery import Kind
+from daemon.model.signal import Ended
+from daemon.store.pool import Database
+from tests.rig import NUMBER, Rig, a_call, rig
+
+SETTINGS = {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}
+POLICY = replace(RetailCrm().policy, batch={Kind.JOURNAL: 3})
+
+
+async def _claimed(r: Rig, room: int) -> tuple[list[list[str]], bool]:
+    claims = await r.outbox.claim(NUMBER, "retailcrm", POLICY, room, 30.0)
+    return [[f"{c.delivery.kind} {c.delivery.attempt}" for c in request] for request in claims.requests], claims.is_all
+
+
+async def test_a_claim_takes_what_there_is_room_for_new_journals_together_and_tried_ones_alone(db: Database) -> None:
+    async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
+        for _ in range(6):
+            await r.record(a_call(), Ended(()), wake=False)
+        async with db.tenant(NUMBER) as connection:
+            await connection.execute("update deliveries set attempts = 2 where id in (select id from deliveries order by id limit 2)")
+        for _ in range(2):
+            await r.record(a_call(), Ended(("150",)), wake=False)
+        assert await _claimed(r, 1) == ([["hangup 1"]], False)
+        assert await _claimed(r, 2) == ([["hangup 1"], ["journal 3"]], False)
+        assert await _claimed(r, 3) == ([["journal 3"], ["journal 1"] * 3], False)
+        assert await _claimed(r, 3) == ([["journal 1"]], True)
+        assert await _claimed(r, 3) == ([], True)
+
+
+async def test_tried_ones_do_not_crowd_out_what_is_told_alone(db: Database) -> None:
+    async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
+        for _ in range(20):
+            await r.record(a_call(), Ended(()), wake=False)
+        async with db.tenant(NUMBER) as connection:
+            await connection.execute("update deliveries set attempts = 1, due_at = now() - interval '1 hour', priority = 0")
+        await r.record(a_call(), Ended(("150",)), wake=False)
+        assert await _claimed(r, 2) == ([["journal 2"], ["hangup 1"]], False)
+
+
+async def test_a_settlement_says_whether_something_is_due_now(db: Database) -> None:
+    async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
+        await r.record(a_call(), Ended(("150",)), wake=False)  # a hangup and a journal entry: one lane
+        said = []
+        for verdict in (Verdict("waiting", due_in_s=0.0), Verdict("delivered"), Verdict("waiting", due_in_s=60.0)):
+            [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", POLICY, 8, 30.0)).requests
+            said.append((claimed.delivery.kind, await r.outbox.settle(NUMBER, "retailcrm", [Settled(claimed.delivery, verdict)], [])))
+        assert said == [(Kind.HANGUP, True), (Kind.HANGUP, True), (Kind.JOURNAL, False)]
+
+
+async def test_a_rehearsal_goes_all_the_way_and_leaves_nothing_behind(db: Database, database_url: str) -> None:
+    await db.warm(3)
+    owner = await asyncpg.connect(database_url)
+    try:
+        before = await owner.fetchval("select last_value from deliveries_id_seq")
+        await db.warm(1)
+        assert await owner.fetchval("select last_value from deliveries_id_seq") == before + 1
+        for table in ("calls", "legs", "call_words", "deliveries", "integration_logs", "originate_requests"):
+            assert await owner.fetchval(f"select count(*) from {table}") == 0
+    finally:
+        await owner.close()
