@@ -4,7 +4,7 @@
 # make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
-.PHONY: setup environment run demo check test bench screenshots lab-16 lock clean
+.PHONY: setup environment run demo check test bench screenshots lab-16 lock widget interop-node clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -37,6 +37,14 @@ screenshots: setup
 # The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
 lab-16: setup
 	@LAB_ASTERISK=16 $(PY) -m pytest tests/live
+
+# The widget that amoCRM and Kommo accept as an archive.
+widget: environment
+	@mkdir -p build && $(PY) tools/pack_widget.py adapters/amocrm/widget build/vochid-amocrm-widget.zip
+
+# Clients for node that tests/interop drives sandboxes with, where npm is there; without them those tests are skipped.
+interop-node:
+	@npm install --prefix tests/interop/node --no-package-lock --no-audit --no-fund --silent
 
 # After a change of dependencies in pyproject.toml.
 lock: environment

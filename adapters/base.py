@@ -67,7 +67,8 @@ class Adapter(Protocol):
         policy says so. Raises nothing that an HTTP peer can cause."""
 
     async def reconcile(self, connection: Connection, delivery: Delivery) -> Outcome:
-        """After Ambiguous: Delivered when it is there, Retry when it is surely not, Ambiguous when nobody can tell."""
+        """After Ambiguous: Delivered when it is there, Retry when it is surely not, Ambiguous when nobody can tell; Throttled when
+        the CRM could not be asked: it is looked for again later."""
 
     async def check(self, connection: Connection) -> Sequence[Check]:
         """The connection test: what works, line by line. Changes nothing at the CRM."""
@@ -79,6 +80,18 @@ class CanRefresh(Protocol):
 
     async def refresh(self, connection: Connection) -> bool:
         """Tries to get new credentials into `connection.tokens`; False when a person must act."""
+
+
+@runtime_checkable
+class RenewsAhead(Protocol):
+    """An adapter whose credentials end by themselves: they are renewed before that, calls or no calls."""
+
+    def renew_at(self, tokens: Mapping[str, Any]) -> float | None:
+        """From when on (Unix seconds) these tokens are to be renewed; None when they need none."""
+
+    async def renew(self, connection: Connection, seen: Mapping[str, Any]) -> Registered:
+        """Exchanges `seen` under the lock, unless somebody else did meanwhile. Not ok: a person must act, unless it `is_unclear`
+        (the CRM could not be asked, try later)."""
 
 
 @runtime_checkable

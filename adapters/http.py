@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -101,12 +101,16 @@ class CrmHttp:
         query: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
         body: Any = None,
+        private: bool = False,
     ) -> Response:
-        """Sends once. Raises Unreachable, Unanswered, OverLimit, or Observed in mode observe."""
-        written = {"method": method, "url": url, **({"query": dict(query)} if query else {})}
-        if form is not None:
+        """Sends once. Raises Unreachable, Unanswered, OverLimit, or Observed in mode observe.
+
+        private: neither what is sent nor the answer's body is written down, for credentials are in them.
+        """
+        written = {"method": method, "url": url, **({"query": dict(query)} if query and not private else {})}
+        if form is not None and not private:
             written["form"] = _readable(form)
-        if body is not None:
+        if body is not None and not private:
             written["json"] = body
         if self.observe:
             self._write_down(written, {"observed": True}, 0.0)
@@ -126,8 +130,12 @@ class CrmHttp:
             what = self._masked(what)[:300]
             self._write_down(written, {"error": what, "request_left": sent.done}, started)
             raise (Unanswered(what) if sent.done else Unreachable(what)) from None
-        self._write_down(written, {"status": response.status, "body": response.text}, started)
+        self._write_down(written, {"status": response.status, "body": MASK if private else response.text}, started)
         return response
+
+    def extended(self, more_s: float) -> CrmHttp:
+        """The same line with a later deadline, for an exchange of credentials that must not be cut short; shares the exchanges."""
+        return replace(self, deadline=self.deadline + more_s)
 
     async def _wait_for_room(self, bucket: str) -> None:
         now = time.monotonic()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adapters.amocrm.deliver import AmoCrm
 from adapters.base import Adapter
 from adapters.retailcrm.deliver import RetailCrm
 
 
 def adapters() -> Mapping[str, Adapter]:
     """All adapters by the name of their integration, in the order in which they are asked."""
-    found: list[Adapter] = [RetailCrm()]
+    found: list[Adapter] = [RetailCrm(), AmoCrm()]
     return {adapter.name: adapter for adapter in found}

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from admin_http import webhooks
 from admin_http.api import (
+    amocrm,
     calls,
     clicks,
     config_cache,
@@ -54,6 +55,7 @@ _MODULES = (
     status,
     users,
     webhooks,
+    amocrm,
 )
 ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,6 +98,19 @@ class ConsentPort(Protocol):
         """Raises VochidError (bad_state); safe with anything a stranger sends."""
 
 
+class CredentialState(Protocol):
+    """Credentials that renew themselves. `refused`: why somebody must connect again; `expires_at`: ISO 8601, of the ones in use."""
+
+    @property
+    def is_connected(self) -> bool: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def expires_at(self) -> str | None: ...
+    @property
+    def refused(self) -> str: ...
+
+
 class CabinetPort(Protocol):
     """The tokens of cabinet links."""
 
@@ -124,6 +137,24 @@ class RedirectPort(Protocol):
     async def __call__(self, enterprise: str, phone: str, channel: str | None, /) -> Decision: ...
 
 
+class AmoCrmPort(Protocol):
+    """amoCRM's own ways in. Settings are the adapter's."""
+
+    def accounts(self, host: str, client_id: str | None) -> Sequence[tuple[str, Any]]:
+        """The enterprises that are connected with the account of this host, with their settings."""
+
+    def is_account(self, origin: str) -> bool: ...
+
+    def audience(self, settings: Any) -> str: ...
+
+    async def account_id(self, enterprise: str, settings: Any) -> str | None: ...
+
+    def changed(self, enterprise: str, phones: Sequence[str] | None) -> None:
+        """None: any of the account's customers may have changed."""
+
+    async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """Filled by daemon/app.py. A part that is None has no place on the pages; `registering`: the CRMs that vochid registers itself at;
@@ -136,6 +167,8 @@ class Joined:
     registrations: RegistrationsPort | None = None
     redirect: RedirectPort | None = None
     consent: ConsentPort | None = None
+    credentials: Callable[[str, str], Awaitable[CredentialState | None]] | None = None
+    amocrm: AmoCrmPort | None = None
     with_managers: tuple[str, ...] = ()
     registering: tuple[str, ...] = ()
     snippets: Callable[[Enterprise, Pbx], Sequence[Snippet]] | None = None

@@ -48,6 +48,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.alerts import Alerts
+from daemon.wiring.amocrm import AmoCrmDoors
 from daemon.wiring.asks import PbxAsks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
@@ -58,6 +59,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
+from daemon.wiring.token_keeper import TokenKeeper
 
 HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
@@ -124,6 +126,7 @@ class App:
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
+        keeper = TokenKeeper(tenants, crm, outbox, dispatcher)
         passwords = Passwords()
         self._stack.callback(passwords.close)
         audit = AuditLog(db)
@@ -140,6 +143,8 @@ class App:
             consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
+            credentials=keeper.state,
+            amocrm=AmoCrmDoors(db, tenants, crm, asks.lookup, dispatcher.wake, settings.base_url),
             consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
         services = Services(
@@ -193,6 +198,7 @@ class App:
             "pbxs": self.pbxs.run,
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
+            "credentials": keeper.run,
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "gauges": self._gauges,

@@ -87,6 +87,7 @@ async def _page(
         errors=errors or {}, checks=checks, done=done, registers=crm in joined.registering and joined.registrations is not None,
         has_managers=stored is not None and crm in joined.with_managers and joined.managers is not None,
         consents=stored is not None and crm in joined.consenting and joined.consent is not None, number=visit.number,
+        credentials=await joined.credentials(visit.number, crm) if stored is not None and joined.credentials is not None else None,
         callback_url=joined.consent.callback_url(crm) if joined.consent is not None else "", enterprise_name=visit.enterprise.name,
     )  # fmt: skip
 

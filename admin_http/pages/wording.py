@@ -24,8 +24,9 @@ STATES = {
     "waiting": (N_("waits"), "info"), "sending": (N_("being sent"), "info"), "delivered": (N_("delivered"), "good"), "dead": (N_("dead letter"), "bad"),
     "discarded": (N_("discarded"), "plain"), "dropped": (N_("dropped, too late"), "warn"), "observed": (N_("observed, not sent"), "plain"),
 }  # fmt: skip
-KINDS = {"popup": N_("Popup"), "hangup": N_("End of popup"), "journal": N_("Journal entry"), "recording": N_("Recording"), "called_back": N_("Called back"),
-    "ticket": N_("Ticket"), "message": N_("Message"), "status": N_("Status"),
+KINDS = {
+    "popup": N_("Popup"), "hangup": N_("End of popup"), "journal": N_("Journal entry"), "recording": N_("Recording"), "called_back": N_("Called back"),
+    "ticket": N_("Ticket"), "message": N_("Message"), "status": N_("Status"), "task": N_("Task or lead by rule"), "order": N_("Order"),
 }  # fmt: skip
 REASONS = {
     "paused": N_("the enterprise is paused"), "disabled": N_("the integration is switched off"), "internal": N_("internal calls are never told to CRMs"),

@@ -12,7 +12,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -95,7 +95,7 @@ class Dispatcher:
             if owner in enterprises and worker.needs_reauth:
                 worker.needs_reauth = False
                 worker.health = Health()
-                self._note_state(owner, integration, "ok", "settings changed")
+                self.note_state(owner, integration, "ok", "settings changed")
                 self.wake(owner, integration)
 
     async def run(self) -> None:
@@ -166,6 +166,8 @@ class Dispatcher:
             result = verdict(outcome, kind, claimed.delivery.attempt, port.policy, random.random())
             if port.observe and isinstance(outcome, Delivered):
                 result = Verdict("observed")
+            if claimed.is_uncertain and isinstance(outcome, (Throttled, AuthExpired)):
+                result = replace(result, uncertain=True)  # nobody could look yet: it may be there as before
             settled.append(Settled(claimed.delivery, result))
             self._record(key, claimed, outcome, result, duration_s, attempt)
         is_more = True
@@ -250,7 +252,8 @@ class Dispatcher:
         log.error("crm refuses the credentials, its deliveries wait", enterprise=key[0], integration=key[1], reason=reason)
         self._on_state(*key, "needs_reauth", reason)
 
-    def _note_state(self, enterprise: str, integration: str, state: str, reason: str) -> None:
+    def note_state(self, enterprise: str, integration: str, state: str, reason: str) -> None:
+        """Stores and tells a connection's state; what it delivers goes on or waits as before."""
         self._supervisor.job("connection state", self._outbox.set_connection(enterprise, integration, state, reason))
         self._on_state(enterprise, integration, state, reason)
 

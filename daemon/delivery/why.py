@@ -10,7 +10,7 @@ from daemon.model.delivery import Kind
 from daemon.model.integration import IntegrationSettings
 
 _ORDER = list(Kind)  # as a call goes
-_SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings"}
+_SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings", Kind.TASK: "journal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def explain(
     """A reason for every integration and kind it knows; `kinds` by integration, `told` the call's deliveries as the outbox shows them."""
     reasons: list[Reason] = []
     for name, chosen in settings.items():
-        for kind in sorted(kinds.get(name, frozenset()), key=_ORDER.index):
+        for kind in sorted(kinds.get(name, frozenset()) - {Kind.ORDER}, key=_ORDER.index):
             sent = [delivery for delivery in told if delivery["integration"] == name and delivery["kind"] == kind]
             if sent:
                 reasons += [Reason(name, str(kind), d["state"], d["last_error"] or "") for d in sent]
@@ -51,7 +51,7 @@ def _unsent(call: Mapping[str, Any], paused: bool, chosen: IntegrationSettings, 
     """Code, detail, and whether the present settings were judged."""
     if call["direction"] == "internal":
         return "consult" if call["consult"] else "internal", "", False
-    if kind in (Kind.JOURNAL, Kind.RECORDING) and call["ended_at"] is None:
+    if kind in (Kind.JOURNAL, Kind.RECORDING, Kind.TASK) and call["ended_at"] is None:
         return "live", "", False
     if kind in (Kind.POPUP, Kind.HANGUP):
         if call["customer_number"] is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -67,4 +68,13 @@ class Cache(Generic[T]):
     def forget(self, enterprises: set[str]) -> None:
         """Their settings changed: what was kept for them may not be true any more."""
         for key in [key for key in self._entries if key[0] in enterprises]:
+            del self._entries[key]
+
+    def drop(self, enterprise: str, source: str, numbers: Iterable[str] | None) -> None:
+        """What one source said of these numbers, or of all, is not true any more."""
+        if numbers is not None:
+            for number in numbers:
+                self._entries.pop((enterprise, source, number), None)
+            return
+        for key in [key for key in self._entries if key[:2] == (enterprise, source)]:
             del self._entries[key]

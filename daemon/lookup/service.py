@@ -101,6 +101,10 @@ class Lookup:
         for number in enterprises:
             self._views.pop(number, None)
 
+    def forget(self, enterprise: str, source: str, numbers: Sequence[str] | None) -> None:
+        """What `source` said of these E.164 numbers, or of all, is asked anew: the CRM tells that it changed."""
+        self._cache.drop(enterprise, source, numbers)
+
     def status_changed(self, enterprise: str, integration: str) -> None:
         """A user has set another status."""
         self._statuses.forget((enterprise, integration))

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     TICKET = "ticket"
     MESSAGE = "message"
     STATUS = "status"
+    TASK = "task"  # what rules make of a call: a task, a lead; and that it is done
+    ORDER = "order"  # somebody's order, a record of its own
 
 
 class Priority(IntEnum):

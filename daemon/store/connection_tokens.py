@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,11 +11,15 @@ from typing import Any
 from daemon.security.vault import Vault
 from daemon.store.pool import Database
 
+LOCK_WAIT_S = 5.0
+
 
 class ConnectionTokens:
-    """The token store of one (enterprise, integration)."""
+    """The token store of one (enterprise, integration). `slots`: how many of this process may hold a lock, and with it a connection
+    of the database, while a CRM that answers slowly is asked."""
 
-    def __init__(self, db: Database, vault: Vault, enterprise: str, integration: str) -> None:
+    def __init__(self, db: Database, vault: Vault, enterprise: str, integration: str, slots: asyncio.Semaphore | None = None) -> None:
+        self._slots = slots or asyncio.Semaphore(1)
         self._db = db
         self._vault = vault
         self._enterprise = enterprise
@@ -22,10 +27,14 @@ class ConnectionTokens:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        """Held by one daemon at a time, for as long as the exchange takes."""
-        async with self._db.tenant(self._enterprise) as connection:
-            await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 11))", f"{self._enterprise}/{self._integration}")
-            yield
+        """Held by one daemon at a time, for as long as the exchange takes. Raises TimeoutError when there is no room for it."""
+        await asyncio.wait_for(self._slots.acquire(), LOCK_WAIT_S)
+        try:
+            async with self._db.tenant(self._enterprise) as connection:
+                await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 11))", f"{self._enterprise}/{self._integration}")
+                yield
+        finally:
+            self._slots.release()
 
     async def load(self) -> Mapping[str, Any] | None:
         """The newest tokens, or None."""

@@ -26,6 +26,8 @@ from daemon.model.signal import CallChange
 from daemon.recordings.look import WAIT_S
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
+from daemon.store.amocrm_tokens import INTEGRATION as AMOCRM
+from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.connection_tokens import ConnectionTokens
 from daemon.store.pool import Database
 from daemon.tenants.document import Enterprise
@@ -34,6 +36,7 @@ from daemon.tenants.service import Tenants
 
 CONNECT_DEADLINE_S = 5.0
 CHECK_DEADLINE_S = 10.0
+EXCHANGES_AT_ONCE = 3  # of tokens: each holds a connection of the database meanwhile
 
 
 class RecordingsForCrms(Protocol):
@@ -155,13 +158,15 @@ class Crm:
         self._adapters = kinds
         self._db = db
         self._vault = vault
+        self._exchanges = asyncio.Semaphore(EXCHANGES_AT_ONCE)
         self.sessions = sessions
         self.limiters: dict[str, AccountLimiter] = {}
         self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
 
     def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
         """Where this connection's renewing credentials are kept."""
-        return ConnectionTokens(self._db, self._vault, enterprise, integration)
+        kept = AmoCrmTokens if integration == AMOCRM else ConnectionTokens
+        return kept(self._db, self._vault, enterprise, integration, self._exchanges)
 
     def port(self, enterprise: str, integration: str) -> AdapterPort | None:
         tenancy, adapter = self._tenants.get(enterprise), self._adapters.get(integration)

@@ -1,6 +1,6 @@
 """The conformance suite: what every adapter must do, whatever its CRM is like.
 
-It runs on RetailCRM and on a deliberately stateful fake.
+It runs on RetailCRM, on amoCRM and on a deliberately stateful fake.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from adapters.amocrm.deliver import AmoCrm
 from adapters.base import Adapter, CanRefresh, Tenant
 from adapters.registry import adapters
 from adapters.retailcrm.deliver import RetailCrm
@@ -19,6 +20,7 @@ from daemon.model.call import Direction, Result
 from daemon.model.delivery import Kind
 from daemon.model.signal import CallChange, Ended, Ringing
 from daemon.store.pool import Database
+from lab.crm.amocrm import AmoCrmSandbox
 from lab.crm.retailcrm import RetailCrmSandbox
 from tests.fakes.stateful import Stateful, StatefulCrm
 from tests.rig import NUMBER, Rig, a_call, rig, ringing
@@ -37,7 +39,7 @@ class Bench:
     mend_credentials: Callable[[], dict[str, Any]]
 
 
-@pytest.fixture(params=["retailcrm", "stateful"])
+@pytest.fixture(params=["retailcrm", "amocrm", "stateful"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     if request.param == "retailcrm":
         box = RetailCrmSandbox(codes=("150", "151"))
@@ -52,6 +54,20 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
             lambda: box.switches.fail_next.append("done-then-silence"), change_key, lambda: {"domain": url, "api_key": box.api_key},
         )  # fmt: skip
         await box.stop()
+    elif request.param == "amocrm":
+        amo = AmoCrmSandbox()
+        address = await amo.start()
+        amo.account.contact("Восток", "+375 (29) 625-40-70")
+        token = amo.oauth.long_lived()
+
+        def settings_with(bearer: str) -> dict[str, Any]:
+            return {"base_url": address, "long_lived_token": bearer, "user_extensions": {"7031001": "150", "7031002": "151"}}
+
+        yield Bench(
+            AmoCrm(), settings_with(token), token, amo.calls.journal, lambda: amo.switches.fail_next.append("done-then-silence"), amo.oauth.revoke,
+            lambda: settings_with(amo.oauth.long_lived()),
+        )  # fmt: skip
+        await amo.stop()
     else:
         crm = StatefulCrm()
         url = await crm.start()
@@ -77,7 +93,7 @@ def parsed(bench: Bench) -> Any:
 
 
 def test_every_registered_adapter_has_a_bench_here() -> None:
-    assert set(adapters()) == {"retailcrm"}
+    assert set(adapters()) == {"retailcrm", "amocrm"}
 
 
 def test_planning_is_pure_and_gives_the_same_keys_for_the_same_change(bench: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from adapters.retailcrm.deliver import RetailCrm
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
+from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.connection_tokens import ConnectionTokens
 from daemon.store.integration_state import IntegrationStates
 from daemon.store.people import PeopleRepository
@@ -35,6 +36,8 @@ async def filled(db: Database, database_url: str) -> AsyncIterator[asyncpg.Conne
     vault = Vault([OLD])
     await tenants_of(db, vault).put("0001", DOCUMENT)
     await ConnectionTokens(db, vault, "0001", "retailcrm").save({"access": "token-1"})
+    amo = {"domain": "example.amocrm.ru", "access_token": "access-1", "refresh_token": "refresh-1", "raw": {"account_id": 321}}
+    await AmoCrmTokens(db, vault, "0001", "amocrm").save(amo)
     await IntegrationStates(db).set_registered("0001", "retailcrm", vault.seal("registration-1", "0001", "registration.retailcrm"))
     owner = await asyncpg.connect(database_url)
     person = await owner.fetchval("insert into users (login, role) values ('anna', 'super-admin') returning id")
@@ -45,7 +48,7 @@ async def filled(db: Database, database_url: str) -> AsyncIterator[asyncpg.Conne
 
 async def test_every_secret_opens_with_the_new_key_alone_afterwards(db: Database, filled: asyncpg.Connection) -> None:
     done = await rotate(db, Vault([NEW, OLD]))
-    assert (done.sealed, done.changed, done.failed) == (6, 6, ())
+    assert (done.sealed, done.changed, done.failed) == (9, 9, ())
     new = Vault([NEW])
     tenants = tenants_of(db, new)
     await tenants.load()
@@ -58,6 +61,9 @@ async def test_every_secret_opens_with_the_new_key_alone_afterwards(db: Database
     assert pbx.secret.get_secret_value() == "ami-secret-1"
     assert tenancy.integrations["retailcrm"].api_key.get_secret_value() == "key-0123456789"  # type: ignore[attr-defined]
     assert await ConnectionTokens(db, new, "0001", "retailcrm").load() == {"access": "token-1"}
+    amo = await AmoCrmTokens(db, new, "0001", "amocrm").load()
+    assert amo is not None
+    assert (amo["access_token"], amo["refresh_token"], amo["raw"]) == ("access-1", "refresh-1", {"account_id": 321})
     registered = (await IntegrationStates(db).get("0001", "retailcrm")).registered_as
     assert registered is not None
     assert new.open(registered, "0001", "registration.retailcrm") == "registration-1"
@@ -70,12 +76,12 @@ async def test_a_run_that_was_broken_off_goes_on_and_a_further_one_changes_nothi
     vault = Vault([NEW, OLD])
 
     def stop(done: int, of: int) -> None:
-        if (done, of) == (2, 6):
+        if (done, of) == (2, 9):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         await rotate(db, vault, stop)
-    assert (await rotate(db, vault)).changed == 4
+    assert (await rotate(db, vault)).changed == 7
     assert (await rotate(db, vault)).changed == 0
 
 
@@ -83,7 +89,7 @@ async def test_a_secret_whose_key_is_lost_is_named_and_kept_and_the_others_go_on
     await ConnectionTokens(db, Vault(["lost" * 10]), "0001", "retailcrm").save({"access": "token-2"})
     before = await filled.fetchval("select tokens from connections")
     done = await rotate(db, Vault([NEW, OLD]))
-    assert (done.changed, done.sealed) == (5, 5)
+    assert (done.changed, done.sealed) == (8, 8)
     assert done.failed == ("the access to retailcrm of enterprise 0001 was sealed with a key that is not here: add it to VOCHID_SECRET_KEYS or set it anew",)
     assert await filled.fetchval("select tokens from connections") == before
 
@@ -107,6 +113,6 @@ async def test_every_column_that_holds_sealed_texts_is_rotated(db: Database, fil
     async def marked() -> set[str]:
         return {t for t, c in columns if await filled.fetchval(f"select count(*) from {t} where strpos({c}::text, $1) > 0", mark)}
 
-    assert await marked() == {"enterprises", "connections", "integration_state", "users"}
+    assert await marked() == {"enterprises", "connections", "amocrm_tokens", "integration_state", "users"}
     await rotate(db, Vault([NEW, OLD]))
     assert await marked() == set()
