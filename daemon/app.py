@@ -93,7 +93,7 @@ class App:
             crm,
             lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason}),
             lambda enterprise, name, told, state: live.tell(
-                enterprise, "delivery", {"id": told.id, "integration": name, "kind": str(told.kind), "call": told.call.id, "state": state}
+                enterprise, "delivery", {"id": told.id, "integration": name, "kind": str(told.kind), **told.names, "state": state}
             ),
         )
         tenants.on_change(dispatcher.settings_changed)

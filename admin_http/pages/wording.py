@@ -24,7 +24,9 @@ STATES = {
     "waiting": (N_("waits"), "info"), "sending": (N_("being sent"), "info"), "delivered": (N_("delivered"), "good"), "dead": (N_("dead letter"), "bad"),
     "discarded": (N_("discarded"), "plain"), "dropped": (N_("dropped, too late"), "warn"), "observed": (N_("observed, not sent"), "plain"),
 }  # fmt: skip
-KINDS = {"popup": N_("Popup"), "hangup": N_("End of popup"), "journal": N_("Journal entry"), "recording": N_("Recording"), "called_back": N_("Called back")}
+KINDS = {"popup": N_("Popup"), "hangup": N_("End of popup"), "journal": N_("Journal entry"), "recording": N_("Recording"), "called_back": N_("Called back"),
+    "ticket": N_("Ticket"), "message": N_("Message"), "status": N_("Status"),
+}  # fmt: skip
 REASONS = {
     "paused": N_("the enterprise is paused"), "disabled": N_("the integration is switched off"), "internal": N_("internal calls are never told to CRMs"),
     "consult": N_("a consultation is a part of another call"), "live": N_("the call is not over yet"), "switched_off": N_("switched off in the settings"),

@@ -19,6 +19,7 @@ from daemon.delivery.health import Breaker, Health, HealthView
 from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
+from daemon.model.call import Call
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Outcome, Rejected, Retry, Throttled
 from daemon.model.phone import masked
 from daemon.supervisor import Supervisor
@@ -265,8 +266,9 @@ class Dispatcher:
         status = attempt.exchanges[-1].response.get("status") if attempt.exchanges else None
         level = log.info if result.state in ("delivered", "observed") else log.warning
         level(
-            "delivery", enterprise=enterprise, integration=integration, delivery=delivery.id, kind=str(delivery.kind), call=delivery.call.id,
-            customer=masked(delivery.call.customer_number), attempt=delivery.attempt, outcome=name, state=result.state, http_status=status,
+            "delivery", enterprise=enterprise, integration=integration, delivery=delivery.id, kind=str(delivery.kind), **delivery.names,
+            customer=masked(delivery.about.customer_number) if isinstance(delivery.about, Call) else None,
+            attempt=delivery.attempt, outcome=name, state=result.state, http_status=status,
             duration_ms=round(duration_s * 1000, 1), waited_ms=round(claimed.waited_s * 1000, 1), error=result.error,
             next_in_s=round(result.due_in_s, 1) if result.due_in_s is not None else None,
         )  # fmt: skip

@@ -18,6 +18,7 @@ class DeliveryFilter:
     integration: str | None = None
     kind: str | None = None
     call: str | None = None
+    record: str | None = None
     cause: str | None = None
     ids: Sequence[int] | None = None
 
@@ -26,6 +27,7 @@ class DeliveryFilter:
         where, arguments = ["enterprise_number = $1"], [enterprise]
         asked = {
             "state = {}": self.state, "integration = {}": self.integration, "kind = {}": self.kind, "call_id = {}::text::uuid": self.call,
+            "record = {}": self.record,
             CAUSE.replace("{", "{{").replace("}", "}}") + " = {}": self.cause, "id = any ({}::bigint[])": self.ids,
         }  # fmt: skip
         for condition, value in asked.items():

@@ -10,8 +10,8 @@ from daemon.delivery.letters import DeliveryFilter
 from daemon.delivery.verdict import Verdict
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import Call, iso
-from daemon.model.delivery import Delivery, Exchange, Kind
-from daemon.store.pool import Database
+from daemon.model.delivery import Delivery, Exchange, Kind, Planned, Record
+from daemon.store.pool import Connection, Database
 
 OPEN_STATES = ("waiting", "dead")
 MAX_AT_ONCE = 5_000
@@ -57,9 +57,8 @@ class Outbox:
         """Heads of lanes that are due, popups first. repeatable: all these kinds may be sent again without harm.
         fresh: only what was never tried, or only what was."""
         rows = await self._db.fetch(
-            "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, m.memory "
-            "from claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) d "
-            "left join lane_memory m using (enterprise_number, integration, call_id) order by d.priority, d.due_at, d.id",
+            "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, memory_of_lane(d.enterprise_number, d.integration, d.lane) as memory "
+            "from claim_deliveries($1, $2, $3, $4, $5, $6, $7, $8) d order by d.priority, d.due_at, d.id",
             enterprise, integration, self._owner, [str(kind) for kind in kinds], limit, claim_s, repeatable, fresh,
         )  # fmt: skip
         return [Claimed(_delivery(row), row["uncertain"], row["waited_s"]) for row in rows]
@@ -154,10 +153,26 @@ class Outbox:
             return shown(await connection.fetchrow(f"update deliveries set {change} where id = $1 returning *", delivery_id))
 
 
+async def tell_of(connection: Connection, enterprise: str, integration: str, record: Record, planned: Sequence[Planned]) -> int:
+    """Stores what an integration is to be told of a record, in the caller's transaction of that tenant; gives how many were new.
+
+    The order of a lane is the order of these calls as long as their transactions follow each other: hold the record's row (or an advisory
+    lock on it) from before this call to the commit. Wake the dispatcher after the commit.
+    """
+    rows = [
+        {
+            "integration": integration, "record": str(record), "kind": str(item.kind), "key": item.key, "priority": int(item.priority),
+            "payload": dict(item.payload), "expires_s": item.expires_s,
+        }
+        for item in planned
+    ]  # fmt: skip
+    return int(await connection.fetchval("select tell_of_records($1, $2)", enterprise, rows)) if rows else 0
+
+
 def _delivery(row: Any) -> Delivery:
     payload = dict(row["payload"])
-    call = Call.from_json(payload.pop("call"))
-    return Delivery(row["id"], Kind(row["kind"]), call, payload, row["attempts"], row["memory"] or {})
+    about = Record.parse(row["record"]) if row["record"] is not None else Call.from_json(payload.pop("call"))
+    return Delivery(row["id"], Kind(row["kind"]), about, payload, row["attempts"], row["memory"] or {})
 
 
 def shown(row: Any) -> dict[str, Any]:
@@ -166,7 +181,8 @@ def shown(row: Any) -> dict[str, Any]:
     return {
         "id": row["id"],
         "integration": row["integration"],
-        "call": str(row["call_id"]),
+        "call": str(row["call_id"]) if row["call_id"] else None,
+        "record": row["record"],
         "kind": row["kind"],
         "state": row["state"],
         "attempts": row["attempts"],
@@ -182,7 +198,6 @@ def _result(item: Settled) -> dict[str, Any]:
     v = item.verdict
     return {
         "id": item.delivery.id,
-        "call_id": item.delivery.call.id,
         "state": v.state,
         "error": v.error[:2_000] if v.error else None,
         "due_in_s": v.due_in_s,
@@ -198,7 +213,7 @@ def _logs(settled: Sequence[Settled], exchanges: Sequence[Exchange]) -> list[dic
     return [
         {
             "event_type": str(item.delivery.kind),
-            "request_data": {**said.request, "attempt": item.delivery.attempt, "call": item.delivery.call.id},
+            "request_data": {**said.request, "attempt": item.delivery.attempt, **item.delivery.names},
             "response_data": {**said.response, "duration_ms": said.duration_ms},
             "status": "success" if item.verdict.state in ("delivered", "observed") else "error",
             "error_message": item.verdict.error if item.verdict.state not in ("delivered", "observed") else None,

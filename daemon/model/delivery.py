@@ -19,6 +19,10 @@ class Kind(StrEnum):
     HANGUP = "hangup"
     JOURNAL = "journal"
     RECORDING = "recording"
+    CALLED_BACK = "called_back"
+    TICKET = "ticket"
+    MESSAGE = "message"
+    STATUS = "status"
 
 
 class Priority(IntEnum):
@@ -47,22 +51,59 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """What a delivery may be about instead of a call. `type`: small letters, like ticket, order or contact; `id`: its own, at most 200 characters."""
+
+    type: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Record:
+        """From `type/id`."""
+        kind, _, own = text.partition("/")
+        return cls(kind, own)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One row of the outbox in the hands of an adapter. `attempt` counts from 1. `recordings`: links to the call's recordings, the
-    largest first, for the kinds that were planned `with_recordings`."""
+    largest first, for the kinds that were planned `with_recordings`.
+
+    It is about a call or about a record, which is also its lane: deliveries of one lane go in the order in which they were stored.
+    """
 
     id: int
     kind: Kind
-    call: Call
+    about: Call | Record
     payload: Mapping[str, Any]
     attempt: int
     memory: Memory = field(default_factory=dict)
     recordings: tuple[str, ...] = ()
 
+    @property
+    def call(self) -> Call:
+        """The call, of a kind that is about calls."""
+        assert isinstance(self.about, Call), f"{self.kind} is about {self.about}"
+        return self.about
+
+    @property
+    def record(self) -> Record:
+        """The record, of a kind that is about records."""
+        assert isinstance(self.about, Record), f"{self.kind} is about a call"
+        return self.about
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What it is about, for people and logs: `call` with its id, or `record`."""
+        return {"call": self.about.id} if isinstance(self.about, Call) else {"record": str(self.about)}
+
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The CRM has it. `memory` is kept per (call, connection) and handed to the lane's next delivery."""
+    """The CRM has it. `memory` is kept per (lane, connection) and handed to the lane's next delivery."""
 
     detail: str = ""
     memory: Memory = field(default_factory=dict)

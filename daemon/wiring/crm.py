@@ -134,8 +134,10 @@ class AdapterPort:
 
     async def _with_recordings(self, delivery: Delivery) -> Delivery:
         """Links are made when they are handed over: they are never stored, and what was revoked meanwhile is not given away."""
-        call, room = delivery.call, self.crm.recordings
-        if room is None or not call.recordings or delivery.kind not in (Kind.JOURNAL, Kind.RECORDING) or not self.settings.send.recordings:
+        call, room = delivery.about, self.crm.recordings
+        if room is None or not isinstance(call, Call) or not call.recordings or not self.settings.send.recordings:
+            return delivery
+        if delivery.kind not in (Kind.JOURNAL, Kind.RECORDING):
             return delivery
         return replace(delivery, recordings=await room.for_crm(call, mp3=self.policy.mp3))
 

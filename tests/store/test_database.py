@@ -327,7 +327,7 @@ async def test_claiming_stays_on_its_index_however_long_the_queue_is(db: Databas
             plan = await owner.fetch(
                 "explain (format text) select d.id from deliveries d where d.enterprise_number = '0367' and d.integration = 'retailcrm' "
                 "and d.state = 'waiting' and d.due_at <= now() and d.kind = any (array['journal']) and not exists (select from deliveries e "
-                "where e.enterprise_number = d.enterprise_number and e.integration = d.integration and e.call_id = d.call_id "
+                "where e.enterprise_number = d.enterprise_number and e.integration = d.integration and e.lane = d.lane "
                 "and e.state in ('waiting', 'sending') and e.id < d.id) order by d.priority, d.due_at, d.id limit 50"
             )
         finally:
