@@ -53,6 +53,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
+from daemon.wiring.tickets import open_desk
 
 HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
@@ -100,6 +101,7 @@ class App:
         at_stop(dispatcher.stop)
         recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
         at_stop(recordings.stop)
+        desk = self._desk = open_desk(db, tenants, crm, dispatcher, live, sessions, recordings, vault, settings.base_url)
         recorder = Recorder(db, leases, crm)
         afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
         await afterwards.keep_house()
@@ -147,6 +149,8 @@ class App:
             statuses=statuses,
             smart_redirect=asks.smart_redirect,
             recordings=recordings,
+            support=desk.desk,
+            attachments=desk.attachments,
             registrations=admin.registrations,
             managers=admin.managers,
             states=admin.states,
@@ -181,6 +185,7 @@ class App:
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
             "housekeeping": self._keep_house,
+            "attachments": desk.attachments.run,
             "gauges": self._gauges,
             "loop lag": self._probe_lag,
         }.items():
@@ -222,6 +227,7 @@ class App:
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
+            await self._desk.attachments.forget(self._tenants.all())
             await self._people.repository.forget_expired()
 
     async def _gauges(self) -> None:

@@ -90,5 +90,5 @@ def _stored(row: Any, phones: list[dict[str, str]]) -> StoredEnterprise:
 
 async def _purge(connection: Connection, enterprise: str) -> None:
     """Deletes all that is stored of a tenant besides its settings; inside the tenant's transaction."""
-    for table in ("deliveries", "lane_memory", "connections", "integration_logs", "originate_requests", "posted_events", "legs", "calls"):
+    for table in ("support_tickets", "deliveries", "lane_memory", "connections", "integration_logs", "originate_requests", "posted_events", "legs", "calls"):
         await connection.execute(f"delete from {table} where enterprise_number = $1", enterprise)

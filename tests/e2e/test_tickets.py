@@ -1,0 +1,189 @@
+"""The ticket desk from outside: both roles, what comes in and what goes out, on a running daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from lab.crm.tickets import TicketSandbox
+from lab.run import DaemonProcess, short_directory
+from tests.conftest import fresh_database
+from tests.e2e.test_api import is_problem
+
+TOKEN = "deploy-token-of-the-lab"
+CRM, TMA = "0367", "0400"
+
+
+class Desks:
+    """One daemon with two enterprises: in the one vochid is the crm, in the other one the tma; a sandbox plays the other side of each."""
+
+    def __init__(self, daemon: DaemonProcess) -> None:
+        self.daemon = daemon
+        self.tma, self.crm = TicketSandbox("tma", TOKEN), TicketSandbox("crm", TOKEN + "-2")
+
+    def settings(self, role: str, **more: Any) -> dict[str, Any]:
+        other = self.tma if role == "crm" else self.crm
+        return {"role": role, "remote_url": other.url, "deploy_token": other.token, **more}
+
+    async def set_up(self) -> None:
+        await self.tma.start()
+        await self.crm.start()
+        for number, role in ((CRM, "crm"), (TMA, "tma")):
+            await self.daemon.put(
+                {"number": number, "name": role, "country": "BY", "pbxs": [], "internal_phones": [{"number": "150", "owner": "Анна"}],
+                 "integrations": {"tickets": self.settings(role)}}
+            )  # fmt: skip
+
+    def outside(self, token: str = TOKEN) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=15)
+
+
+@pytest.fixture
+async def desks(cluster: str) -> AsyncIterator[Desks]:
+    async with fresh_database(cluster) as url:
+        daemon = DaemonProcess(short_directory("vochid-e2e-"), extra={"VOCHID_DATABASE_URL": url})
+        built = Desks(daemon)
+        try:
+            await daemon.start()
+            await built.set_up()
+            yield built
+        finally:
+            await daemon.stop()
+            await built.tma.stop()
+            await built.crm.stop()
+
+
+def a_ticket(**more: Any) -> dict[str, Any]:
+    return {
+        "external_ticket_id": str(uuid.uuid4()), "subject": "Не приходит код", "message": "Здравствуйте!", "attachments": [],
+        "external_url": "https://tma.example/t/1", "project": "tma", **more,
+    }  # fmt: skip
+
+
+def a_message(ticket: str, **more: Any) -> dict[str, Any]:
+    return {"external_ticket_id": ticket, "message": "Ещё раз", "attachments": [], "sender": "tma", "external_message_id": str(uuid.uuid4()), **more}
+
+
+async def test_what_comes_in_is_kept_once_and_what_makes_no_sense_is_refused(desks: Desks) -> None:
+    async with desks.outside() as out, desks.daemon.client() as api:
+        ticket = a_ticket()
+        # Eight at the same moment: one is made, the others get it.
+        answers = await asyncio.gather(*(out.post("/api/integration/tickets", json=ticket) for _ in range(8)))
+        assert sorted(a.status_code for a in answers) == [200] * 7 + [201]
+        assert len({a.json()["id"] for a in answers}) == 1
+        assert answers[0].json()["external_ticket_id"] == ticket["external_ticket_id"]
+        assert {"id", "external_ticket_id", "subject", "status"} <= set(answers[0].json())
+        message = a_message(ticket["external_ticket_id"])
+        answers = await asyncio.gather(*(out.post("/api/integration/messages", json=message) for _ in range(8)))
+        assert sorted(a.status_code for a in answers) == [200] * 7 + [201]
+        assert {a.json()["external_message_id"] for a in answers} == {message["external_message_id"]}
+        # A repeated id changes nothing.
+        changed = await out.post("/api/integration/tickets", json={**ticket, "subject": "другое", "message": "другое"})
+        assert (changed.status_code, changed.json()["subject"]) == (200, ticket["subject"])
+        changed = await out.post("/api/integration/messages", json={**message, "message": "другое"})
+        assert (changed.status_code, changed.json()["message"]) == (200, message["message"])
+        ours = f"/api/enterprises/{CRM}/tickets"
+        kept = (await api.get(f"{ours}/{changed.json()['ticket_id']}")).json()
+        assert [m["message"] for m in kept["messages"]] == [ticket["message"], message["message"]]
+
+        for path, body, code in (
+            ("messages", a_message(str(uuid.uuid4())), "unknown_ticket"),
+            ("status", {"external_ticket_id": str(uuid.uuid4()), "status": "closed"}, "unknown_ticket"),
+            ("messages", a_message(ticket["external_ticket_id"], sender="crm", external_message_id=7), "wrong_role"),
+        ):
+            is_problem(await out.post(f"/api/integration/{path}", json=body), 404, code)
+        bad: list[tuple[str, dict[str, Any], str]] = [
+            ("tickets", a_ticket(external_ticket_id="12"), "external_ticket_id"),
+            ("tickets", a_ticket(external_ticket_id=12), "external_ticket_id"),
+            ("tickets", a_ticket(subject="x" * 501), "subject"),
+            ("tickets", a_ticket(subject="  "), "subject"),
+            ("tickets", a_ticket(message="x" * 20_001), "message"),
+            ("tickets", a_ticket(message=["x"]), "message"),
+            ("tickets", a_ticket(message="a\0b"), "message"),
+            ("tickets", a_ticket(external_url="javascript:alert(1)"), "external_url"),
+            ("tickets", a_ticket(attachments={}), "attachments"),
+            ("tickets", a_ticket(attachments=[{"name": "a", "url": "https://a.example/a", "mime": "image/png", "size": -1}]), "attachments.0.size"),
+            ("tickets", a_ticket(attachments=[{"name": "a", "url": "https://a.example/a", "mime": "image/png", "size": 10**9}]), "attachments.0.size"),
+            ("tickets", a_ticket(attachments=[{"name": "a", "url": "https://a.example/a", "mime": "text/html", "size": 1}]), "attachments.0.mime"),
+            ("tickets", a_ticket(attachments=[{"name": "a", "url": "file:///etc/passwd", "mime": "image/png", "size": 1}]), "attachments.0.url"),
+            ("messages", a_message(ticket["external_ticket_id"], external_message_id="7"), "external_message_id"),
+            ("messages", a_message(ticket["external_ticket_id"], external_message_id=7), "external_message_id"),
+            ("messages", a_message(ticket["external_ticket_id"], sender="local"), "sender"),
+            ("messages", a_message(ticket["external_ticket_id"], sender=None), "sender"),
+            ("status", {"external_ticket_id": ticket["external_ticket_id"], "status": "done"}, "status"),
+            ("status", {"external_ticket_id": ticket["external_ticket_id"], "status": "closed", "sequence": "1"}, "sequence"),
+        ]
+        for path, body, field in bad:
+            assert is_problem(await out.post(f"/api/integration/{path}", json=body), 400)["field"] == field, body
+        for content in (b"", b"{", b"[]", b'"x"', b"\xff", json.dumps(a_ticket(subject="\ud800")).encode()):
+            is_problem(await out.post("/api/integration/tickets", content=content, headers={"Content-Type": "application/json"}), 400)
+        is_problem(await out.post("/api/integration/tickets", content=b"x" * (3 * 1024 * 1024)), 413)
+        assert len((await api.get(ours)).json()["items"]) == 1
+
+    async with desks.outside(TOKEN + "-2") as out:
+        is_problem(await out.post("/api/integration/tickets", json=a_ticket()), 404, "wrong_role")
+        # Another enterprise's ticket does not exist.
+        crm_message = a_message(ticket["external_ticket_id"], sender="crm", external_message_id=1)
+        is_problem(await out.post("/api/integration/messages", json=crm_message), 404, "unknown_ticket")
+    for token in ("nonsense", "x", TOKEN + "x"):
+        async with desks.outside(token) as out:
+            for path in ("tickets", "messages", "status"):
+                is_problem(await out.post(f"/api/integration/{path}", json={}), 401, "unauthorized")
+
+
+async def test_statuses_legacy_paths_and_the_tokens_overlap(desks: Desks) -> None:
+    async with desks.outside() as out, desks.daemon.client() as api:
+        ticket = a_ticket()
+        key = ticket["external_ticket_id"]
+        await out.post("/api/integration/tickets", json=ticket)
+
+        async def put(status: str, **more: Any) -> str:
+            answer = await out.post("/api/integration/status", json={"external_ticket_id": key, "status": status, **more})
+            assert answer.status_code == 200, answer.text
+            return str(answer.json()["status"])
+
+        assert await put("in_progress") == "in_progress"
+        assert await put("closed", sequence=10) == "closed"
+        assert await put("open", sequence=9) == "closed"  # late
+        assert await put("closed", sequence=10) == "closed"
+        assert await put("open", sequence=11) == "open"
+
+        legacy = {"ticket_id": str(uuid.uuid4()), "theme": "Тема", "message": "текст", "attachments": ["https://files.example/%D1%81%D0%BA%D0%B0%D0%BD.png"],
+                  "project": "tma", "external_url": ""}  # fmt: skip
+        made = [await out.post("/api/v1/support/ticket", json=legacy) for _ in range(2)]
+        assert [a.status_code for a in made] == [201, 200]
+        assert (made[0].json()["subject"], made[0].json()["external_ticket_id"]) == ("Тема", legacy["ticket_id"])
+        said = {"ticket_id": legacy["ticket_id"], "message": "и ещё", "attachments": [], "project": "tma"}
+        told = [await out.post("/api/support/webhook/message", json=said) for _ in range(2)]
+        assert [a.status_code for a in told] == [201, 200]
+        assert told[0].json()["sender"] == "tma"
+        assert is_problem(await out.post("/api/v1/support/ticket", json={**legacy, "ticket_id": 5}), 400)["field"] == "ticket_id"
+        callers = (await api.get(f"/api/enterprises/{CRM}/tickets/legacy")).json()["items"]
+        assert {c["path"]: c["count"] for c in callers} == {"/api/v1/support/ticket": 3, "/api/support/webhook/message": 2}
+        assert all(c["caller"].startswith("127.0.0.1") for c in callers)
+
+        settings = f"/api/enterprises/{CRM}/integrations/tickets"
+        shown = (await api.get(settings)).json()
+        assert (await api.put(settings, json={**shown, "legacy": False, "deploy_token": "another-token-1"})).status_code == 200
+        for token in ("another-token-1", TOKEN):  # the former one is taken until it is cleared
+            async with desks.outside(token) as either:
+                assert (await either.post("/api/integration/tickets", json=ticket)).status_code == 200
+                is_problem(await either.post("/api/v1/support/ticket", json=legacy), 404, "legacy_off")
+        shown = (await api.get(settings)).json()
+        assert shown["previous_deploy_token"]["set"] is True
+        assert TOKEN not in json.dumps(shown)
+        assert (await api.put(settings, json={**shown, "previous_deploy_token": None})).status_code == 200
+        is_problem(await out.post("/api/integration/tickets", json=ticket), 401)
+        # Nobody else may have the same token.
+        is_problem(
+            await api.put(f"/api/enterprises/{TMA}/integrations/tickets", json=desks.settings("tma", deploy_token="another-token-1")), 400, "token_taken"
+        )
+        assert (await api.delete(settings)).status_code == 204
+        async with desks.outside("another-token-1") as gone:
+            is_problem(await gone.post("/api/integration/tickets", json=ticket), 401)
