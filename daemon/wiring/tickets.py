@@ -13,14 +13,13 @@ from daemon.live import Live
 from daemon.model.call import Call
 from daemon.model.ticket import CallNote, Side
 from daemon.recordings.links import RecordingLinks
-from daemon.recordings.service import Recordings
 from daemon.security.vault import Vault
 from daemon.store.attachments import AttachmentRepository
 from daemon.store.calls import CallRepository
 from daemon.store.pool import Database
 from daemon.tenants.document import DirectoryRecordings, HttpRecordings
 from daemon.tenants.service import Tenants
-from daemon.tickets.attachments import Attachments, Rules, Sessions
+from daemon.tickets.attachments import Attachments, Playable, Rules, Sessions
 from daemon.tickets.desk import INTEGRATION, TicketDesk
 from daemon.wiring.crm import Crm
 
@@ -57,7 +56,7 @@ class OneDesk:
 
 
 def open_desk(
-    db: Database, tenants: Tenants, crm: Crm, dispatcher: Dispatcher, live: Live, sessions: Sessions, recordings: Recordings, vault: Vault, base_url: str
+    db: Database, tenants: Tenants, crm: Crm, dispatcher: Dispatcher, live: Live, sessions: Sessions, recordings: Playable, vault: Vault, base_url: str
 ) -> DeskRoom:
     """The room, and `crm` told of it."""
 

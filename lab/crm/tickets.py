@@ -93,9 +93,9 @@ class TicketSandbox:
 
     async def say(self, base_url: str, what: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
         """POSTs to the other side; status and JSON of the answer."""
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"{base_url}/api/integration/{what}", json=body, headers={"Authorization": f"Bearer {self.token}", **headers}) as answer:
-                return answer.status, await answer.json(content_type=None)
+        url, headers = f"{base_url}/api/integration/{what}", {"Authorization": f"Bearer {self.token}", **headers}
+        async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
 
     # -- what it takes -------------------------------------------------------------------------------------------------------------
 

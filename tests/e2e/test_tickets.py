@@ -187,3 +187,124 @@ async def test_statuses_legacy_paths_and_the_tokens_overlap(desks: Desks) -> Non
         assert (await api.delete(settings)).status_code == 204
         async with desks.outside("another-token-1") as gone:
             is_problem(await gone.post("/api/integration/tickets", json=ticket), 401)
+
+
+async def eventually(condition: Any, timeout_s: float = 15.0) -> Any:
+    """What `condition` gives once it is true."""
+    async with asyncio.timeout(timeout_s):
+        while not (found := await condition()):
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def test_what_is_written_here_arrives_in_order_and_both_sides_keep_the_others_ids(desks: Desks) -> None:
+    ours = f"/api/enterprises/{TMA}/tickets"
+    async with desks.daemon.client() as api:
+        desks.crm.switches.id_at = "data.id"
+        opened = {"subject": "Код", "message": "Не приходит", "phone": "8 029 625 40 70", "agent": "150", "idempotency_key": "a"}
+        made = [await api.post(ours, json=opened) for _ in range(2)]
+        assert [a.status_code for a in made] == [201, 200]
+        ticket = made[0].json()
+        assert ticket["customer_phone"] == "+375296254070"
+        one, key = f"{ours}/{ticket['id']}", ticket["external_ticket_id"]
+        for n in range(5):
+            assert (await api.post(f"{one}/messages", json={"message": f"ещё {n}", "idempotency_key": str(n)})).status_code == 201
+        assert (await api.post(f"{one}/messages", json={"message": "снова", "idempotency_key": "4"})).status_code == 200
+        assert (await api.put(f"{one}/status", json={"status": "in_progress"})).json()["status"] == "in_progress"
+        assert (await api.put(f"{one}/status", json={"status": "closed", "agent": "150"})).json()["status"] == "closed"
+
+        async def arrived() -> bool:
+            return key in desks.crm.tickets and desks.crm.tickets[key].status == "closed"
+
+        await eventually(arrived)
+        kept = desks.crm.tickets[key]
+        assert [m["message"] for m in kept.messages] == ["Не приходит", *(f"ещё {n}" for n in range(5))]
+
+        async def all_delivered() -> dict[str, Any] | None:
+            shown: dict[str, Any] = (await api.get(one)).json()
+            states = {m["delivery"]["state"] for m in shown["messages"][1:]} | {shown["status_delivery"]["state"]}
+            return shown if states == {"delivered"} else None
+
+        shown = await eventually(all_delivered)
+        assert shown["remote_id"] == str(kept.number)
+        assert all(m["remote_id"] for m in shown["messages"][1:])
+        assert [m["external_message_id"] for m in shown["messages"]] == [m["external_message_id"] for m in kept.messages]
+        # The crm answers with its own numbers.
+        status, body = await desks.crm.say(f"http://{desks.daemon.http}", "messages", a_message(key, sender="crm", external_message_id=77, message="Смотрим"))
+        assert (status, body["external_message_id"]) == (201, 77)
+        assert (await desks.crm.say(f"http://{desks.daemon.http}", "status", {"external_ticket_id": key, "status": "open"}))[1]["status"] == "open"
+        shown = (await api.get(one)).json()
+        assert (shown["status"], shown["messages"][-1]["external_message_id"], shown["messages"][-1]["sender"]) == ("open", 77, "crm")
+
+        found = {
+            query: len((await api.get(f"{ours}?{query}")).json()["items"])
+            for query in ("status=unclosed", "status=closed", "phone=%2B375296254070", "phone=80296254070", "q=код", "q=nothing", "limit=1")
+        }
+        assert found == {"status=unclosed": 1, "status=closed": 0, "phone=%2B375296254070": 1, "phone=80296254070": 1, "q=код": 1, "q=nothing": 0, "limit=1": 1}
+        for method, path, body, status in (
+            ("POST", ours, {"subject": "x"}, 400), ("POST", ours, {"subject": "x", "message": "y", "theme": "z"}, 400), ("POST", ours, [], 400),
+            ("POST", ours, {"subject": "x", "message": "y", "phone": "nobody"}, 400), ("POST", ours, {"subject": "x", "message": "y", "agent": "me"}, 400),
+            ("POST", f"{one}/messages", {"message": ""}, 400), ("PUT", f"{one}/status", {"status": "done"}, 400), ("GET", f"{ours}/999", None, 404),
+            ("POST", f"{ours}/999/messages", {"message": "x"}, 404), ("PUT", f"{ours}/x/status", {"status": "open"}, 404), ("GET", f"{ours}?status=x", None, 400),
+            ("GET", f"{ours}?cursor=x", None, 400), ("GET", f"{ours}?call=x", None, 400),
+        ):  # fmt: skip
+            is_problem(await api.request(method, path, **({"json": body} if body is not None else {})), status)
+
+        # A dead letter is seen on its message, and may be sent again.
+        desks.crm.tickets.clear()
+        lost = (await api.post(f"{one}/messages", json={"message": "в никуда"})).json()
+
+        async def dead() -> dict[str, Any] | None:
+            message: dict[str, Any] = (await api.get(one)).json()["messages"][-1]
+            return message["delivery"] if message["id"] == lost["id"] and message["delivery"]["state"] == "dead" else None
+
+        assert "no such ticket" in (await eventually(dead))["last_error"]
+        desks.crm.tickets[key] = kept
+        assert (await api.post(f"/api/enterprises/{TMA}/deliveries/{(await eventually(dead))['id']}/retry")).status_code == 200
+
+        async def told() -> bool:
+            return desks.crm.messages[-1] == "в никуда"
+
+        await eventually(told)
+
+
+async def test_as_crm_replies_are_numbered_and_only_tickets_that_the_tma_knows_are_told(desks: Desks) -> None:
+    ours = f"/api/enterprises/{CRM}/tickets"
+    async with desks.daemon.client() as api, desks.outside() as out:
+        ticket = a_ticket()
+        desks.tma.knows(ticket["external_ticket_id"])
+        number = (await out.post("/api/integration/tickets", json=ticket)).json()["id"]
+        await api.post(f"{ours}/{number}/messages", json={"message": "Смотрим"})
+        await api.put(f"{ours}/{number}/status", json={"status": "closed"})
+
+        async def closed() -> bool:
+            return desks.tma.tickets[ticket["external_ticket_id"]].status == "closed"
+
+        await eventually(closed)
+        [told] = desks.tma.tickets[ticket["external_ticket_id"]].messages
+        assert (told["message"], told["sender"], type(told["external_message_id"])) == ("Смотрим", "crm", int)
+        own = (await api.post(ours, json={"subject": "Своё", "message": "заметка"})).json()
+        await api.post(f"{ours}/{own['id']}/messages", json={"message": "и ещё"})
+        await api.put(f"{ours}/{own['id']}/status", json={"status": "closed"})
+        shown = (await api.get(f"{ours}/{own['id']}")).json()
+        assert (shown["shared"], [m["delivery"] for m in shown["messages"]], shown["status_delivery"]) == (False, [None, None], None)
+
+    # Another enterprise's desk is no desk of theirs.
+    async with desks.daemon.client() as api:
+        token = (await api.post(f"/api/enterprises/{TMA}/tokens", json={"name": "x"})).json()["token"]
+    async with desks.outside(token) as theirs:
+        for method, path in (("GET", f"{ours}/{number}"), ("POST", f"{ours}/{number}/messages"), ("PUT", f"{ours}/{number}/status"), ("GET", ours)):
+            is_problem(await theirs.request(method, path, json={"message": "x", "status": "open"}), 404)
+        is_problem(await theirs.get(f"/api/enterprises/{TMA}/tickets/{number}"), 404)
+
+
+async def test_the_connection_test_tells_a_bad_token_from_a_bad_address_and_a_same_role(desks: Desks) -> None:
+    async with desks.daemon.client() as api:
+        test = f"/api/enterprises/{TMA}/integrations/tickets/test"
+        assert (await api.post(test)).json()["ok"]
+        for change, field in (({"deploy_token": "not-this-one"}, "deploy_token"), ({"remote_url": "http://127.0.0.1:9"}, "remote_url")):
+            tried = (await api.post(test, json={**desks.settings("tma"), **change})).json()
+            assert [c["field"] for c in tried["checks"] if not c["ok"]] == [field]
+        desks.crm.switches.wrong_role = True
+        assert [c["field"] for c in (await api.post(test)).json()["checks"] if not c["ok"]] == ["role"]
+        assert not desks.crm.tickets
