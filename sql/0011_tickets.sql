@@ -47,6 +47,7 @@ create index support_messages_order on support_messages (enterprise_number, tick
 create unique index support_messages_external on support_messages (enterprise_number, ticket_id, sender, external_message_id)
   where external_message_id is not null;
 create unique index support_messages_key on support_messages (enterprise_number, ticket_id, idempotency_key) where idempotency_key is not null;
+create index support_messages_notes on support_messages (enterprise_number, idempotency_key) where about is not null and idempotency_key is not null;
 create index support_messages_call on support_messages (enterprise_number, call_id) where call_id is not null;
 
 -- Our copy of what is attached to a message; it outlives the address that it came from.

@@ -116,7 +116,8 @@ def note_of(delivery: Delivery, settings: TicketsSettings, tenant: Tenant) -> Ca
         signal = CalledBack(payload["how"], payload["at"], payload["by"], payload["call_id"])
         by = signal.by if signal.how != "done" else None
         wanted = TicketStatus(settings.calls.called_back)
-        return CallNote("called_back", subject_of(call, language), returned(call, signal, language, zone), opens=False, agent=by, status=wanted)
+        text = returned(call, signal, language, zone)
+        return CallNote("called_back", subject_of(call, language), text, opens=False, agent=by, status=wanted, by_call=signal.call_id)
     if delivery.kind is Kind.RECORDING:
         return CallNote("recording", subject_of(call, language), recording_of(call, language, zone), opens=False, recordings=(payload["index"],))
     recordings = tuple(range(len(call.recordings))) if delivery.recordings else ()

@@ -76,7 +76,8 @@ class CallNote:
     """What the desk is to write about a call. `about`: ended, recording or called_back; once for each of them (and recording).
 
     `agent`: the extension that has talked. `opens`: a ticket is opened when the customer has no open one. `status`: what becomes of the
-    ticket that the call opened; None leaves it. `recordings`: which of the call's recordings to attach, by index.
+    ticket that the call opened; None leaves it. `recordings`: which of the call's recordings to attach, by index. `by_call`: the call that
+    returned this one.
     """
 
     about: str
@@ -86,3 +87,4 @@ class CallNote:
     agent: str | None = None
     status: TicketStatus | None = None
     recordings: tuple[int, ...] = ()
+    by_call: str | None = None

@@ -188,12 +188,12 @@ class TicketRepository:
         )  # fmt: skip
 
     @staticmethod
-    async def call_message(connection: Connection, enterprise: str, call_id: str, about: str, key: str | None = None) -> Any | None:
-        """What telephony wrote about a call."""
+    async def find_note(connection: Connection, enterprise: str, *, about: str, call_id: str | None = None, key: str | None = None) -> Any | None:
+        """What telephony wrote about a call, or under a key."""
         return await connection.fetchrow(
-            "select * from support_messages where enterprise_number = $1 and call_id = $2::text::uuid and about = $3 "
+            "select * from support_messages where enterprise_number = $1 and about = $2 and ($3::text is null or call_id = $3::text::uuid) "
             "and ($4::text is null or idempotency_key = $4) order by id limit 1",
-            enterprise, call_id, about, key,
+            enterprise, about, call_id, key,
         )  # fmt: skip
 
     @staticmethod

@@ -139,7 +139,7 @@ class TicketDesk:
     async def take_call(self, enterprise: str, call: Call, note: CallNote) -> int | None:
         """Writes a note about a call, once; gives the ticket, None when the call has none and opens none."""
         recordings = [{"name": call.recordings[n].rpartition("/")[2], "call": call.id, "index": n} for n in note.recordings if n < len(call.recordings)]
-        key = f"recording {note.recordings}" if note.about == "recording" else None
+        key = f"recording {note.recordings} of {call.id}" if note.about == "recording" else f"by {note.by_call}" if note.by_call else None
         message = {"body": note.text, "call_id": call.id, "about": note.about, "attachments": recordings, "idempotency_key": key}
         async with self._db.tenant(enterprise) as connection:
             ticket, is_written = await self._ticket_of(connection, enterprise, call, note, key)
@@ -161,11 +161,18 @@ class TicketDesk:
         """The held row of the ticket that a note belongs to, and whether it is written there already. Nobody else opens or finds one for this
         customer meanwhile."""
         open_one = await self.tickets.open_for(connection, enterprise, call.customer_number or f"call {call.id}")
-        for about in (note.about, "ended"):
-            found = await self.tickets.call_message(connection, enterprise, call.id, about, key if about == note.about else None)
-            if found is not None:
-                return await self.tickets.lock(connection, enterprise, ticket_id=found["ticket_id"]), about == note.about
-        return open_one, False
+        written = await self.tickets.find_note(connection, enterprise, call_id=call.id, about=note.about, key=key if note.about == "recording" else None)
+        if written is not None:
+            return await self.tickets.lock(connection, enterprise, ticket_id=written["ticket_id"]), True
+        ended = await self.tickets.find_note(connection, enterprise, call_id=call.id, about="ended")
+        # The call that returned a missed one belongs to its ticket, although that was closed with it.
+        ended = ended or await self.tickets.find_note(connection, enterprise, about="called_back", key=f"by {call.id}")
+        if ended is None:
+            return open_one, False
+        ticket = await self.tickets.lock(connection, enterprise, ticket_id=ended["ticket_id"])
+        # Several missed calls of one ticket are returned by one call: it is said once.
+        said = note.by_call is not None and await self.tickets.find_message(connection, enterprise, ticket["id"], idempotency_key=key) is not None
+        return ticket, said
 
     async def _moved_on(self, connection: Connection, enterprise: str, ticket_id: int, note: CallNote) -> None:
         ticket = await self.tickets.lock(connection, enterprise, ticket_id=ticket_id)
