@@ -131,6 +131,18 @@ class CanRegister(Protocol):
         """Switches the entry off."""
 
 
+@runtime_checkable
+class CanConsent(Protocol):
+    """An adapter to whose CRM an administrator gives us access in a browser (OAuth 2.0, authorization code)."""
+
+    def consent_url(self, settings: Any, state: str, callback_url: str) -> str:
+        """Where the administrator's browser is sent. Pure. Raises ValueError, with the reason, when settings are missing for it."""
+
+    async def consented(self, connection: Connection, answer: Mapping[str, str], callback_url: str) -> Registered:
+        """The browser came back with these parameters. That the state is right was checked; the rest is checked here: who answers, and
+        for which account. Exchanges the code, and keeps the credentials in `connection.tokens` before it says ok."""
+
+
 class LookupFailed(Exception):
     """The CRM could not be asked or did not answer; says why. The breaker counts it when `outage`."""
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from admin_http.visitors import Way
 from daemon.people.service import DEVICE_LIVES_S, LIVES_S, Entered
 
-PERSON, CABINET, DEVICE = "vochid", "vochid_cabinet", "vochid_device"
+PERSON, CABINET, DEVICE, CONSENT = "vochid", "vochid_cabinet", "vochid_device", "vochid_consent"
 
 
 def put_cookie(response: web.StreamResponse, way: Way, name: str, value: str, lives_s: float) -> None:

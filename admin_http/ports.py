@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from daemon.model.crm import Registered
 from daemon.model.delivery import Check
 from daemon.model.integration import IntegrationSettings
+from daemon.store.audit import Actor
 from daemon.tenants.document import Pbx
 
 
@@ -64,6 +65,37 @@ class RegistrationsPort(Protocol):
     async def remove(self, enterprise: str, integration: str) -> Registered: ...
 
 
+class Begun(Protocol):
+    """Where the browser goes, and the cookie that goes with it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def browser(self) -> str: ...
+
+
+class Consented(Protocol):
+    """Whose connection it was about, and how it went."""
+
+    @property
+    def enterprise(self) -> str: ...
+    @property
+    def told(self) -> Registered: ...
+
+
+class ConsentPort(Protocol):
+    """The way to a CRM's consent page and back."""
+
+    def callback_url(self, integration: str) -> str:
+        """Where the CRM sends the browser back to."""
+
+    async def begin(self, enterprise: str, integration: str, actor: Actor) -> Begun:
+        """Raises VochidError when settings are missing for it."""
+
+    async def finish(self, integration: str, state: str, browser: str | None, answer: Mapping[str, str]) -> Consented:
+        """Raises VochidError (bad_state); safe with anything a stranger sends."""
+
+
 class CabinetPort(Protocol):
     """The tokens of cabinet links."""
 
@@ -92,7 +124,8 @@ class RedirectPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Filled by daemon/app.py. A part that is None has no place on the pages; `registering`: the CRMs that vochid registers itself at."""
+    """Filled by daemon/app.py. A part that is None has no place on the pages; `registering`: the CRMs that vochid registers itself at;
+    `consenting`: those that an administrator connects at the CRM's consent page."""
 
     kinds: Mapping[str, type[IntegrationSettings]]
     check_pbx: Callable[[Pbx], AsyncIterator[Check]]
@@ -100,5 +133,7 @@ class Joined:
     managers: ManagersPort | None = None
     registrations: RegistrationsPort | None = None
     redirect: RedirectPort | None = None
+    consent: ConsentPort | None = None
     with_managers: tuple[str, ...] = ()
     registering: tuple[str, ...] = ()
+    consenting: tuple[str, ...] = ()

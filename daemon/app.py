@@ -12,7 +12,7 @@ import aiohttp
 import aiohttp.web
 import structlog
 
-from adapters.base import CanRegister, HasManagers
+from adapters.base import CanConsent, CanRegister, HasManagers
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
@@ -34,6 +34,7 @@ from daemon.security.passwords import Passwords
 from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
+from daemon.store.consents import Consents
 from daemon.store.glance import glance
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
@@ -44,7 +45,9 @@ from daemon.store.user_statuses import UserStatuses
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.afterwards import Afterwards
+from daemon.wiring.alerts import Alerts
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
 from daemon.wiring.lookup import PbxPresence
@@ -61,6 +64,7 @@ LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
 POSTED_CALL_S = 6 * 3_600.0  # a posted call of which nothing was heard for so long is over
 DELIVERY_RETENTION_DAYS = 30
+ALERT_RETENTION_DAYS = 90
 
 log = structlog.get_logger()
 
@@ -121,7 +125,8 @@ class App:
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
         passwords = Passwords()
         self._stack.callback(passwords.close)
-        self._people = People(PeopleRepository(db), AuditLog(db), vault, passwords)
+        audit = AuditLog(db)
+        self._people = People(PeopleRepository(db), audit, vault, passwords)
         inbound = InboundTokens(db, vault)
         joined = Joined(
             kinds={name: adapter.settings for name, adapter in adapters().items()},
@@ -130,8 +135,10 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
+            consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
+            consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
         services = Services(
             tenants=tenants,
@@ -190,6 +197,8 @@ class App:
             "loop lag": self._probe_lag,
         }.items():
             background.serve(name, run)
+        if settings.alert_url is not None:
+            background.serve("alerts", Alerts(db, vault, overview, settings.alert_url.get_secret_value(), settings.node).run)
         self.ready = True
         log.info(
             "ready", http=str(settings.http), fastagi=str(settings.fastagi), metrics=str(settings.metrics), node=settings.node, data_dir=str(settings.data_dir)
@@ -226,6 +235,7 @@ class App:
             await asyncio.sleep(HOUSEKEEPING_S)
             await self._db.fetch("select keep_house($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
+            await self._db.fetch("select forget_alerts($1)", ALERT_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
             await self._desk.attachments.forget(self._tenants.all())
             await self._people.repository.forget_expired()

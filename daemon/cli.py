@@ -7,7 +7,7 @@ import sys
 import asyncpg
 import typer
 
-from daemon.commands import calls, deliveries, enterprises, imports, process, tokens, users
+from daemon.commands import calls, deliveries, enterprises, imports, keys, process, tokens, users
 from daemon.errors import VochidError
 from daemon.settings import load_settings
 
@@ -16,7 +16,7 @@ cli.add_typer(process.commands)
 cli.add_typer(imports.commands)
 for name, group in {
     "enterprise": enterprises.commands, "token": tokens.commands, "calls": calls.commands, "trace": calls.traces, "deliveries": deliveries.commands,
-    "user": users.commands,
+    "user": users.commands, "keys": keys.commands,
 }.items():  # fmt: skip
     cli.add_typer(group, name=name)
 

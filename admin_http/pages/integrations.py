@@ -69,7 +69,8 @@ async def probe_redirect(visit: Visit) -> web.StreamResponse:
 
 
 async def show_integration(visit: Visit) -> web.StreamResponse:
-    return await _page(visit, crm_of(visit))
+    done = visit.text("Connected.") if visit.query("connected") else ""
+    return await _page(visit, crm_of(visit), done=done)
 
 
 async def _page(
@@ -84,7 +85,8 @@ async def _page(
         "integrations/one.html", status=status, crm=crm, title=TITLES.get(crm, crm), base=base_of(visit, crm), stored=stored, fields=fields,
         errors=errors or {}, checks=checks, done=done, registers=crm in joined.registering and joined.registrations is not None,
         has_managers=stored is not None and crm in joined.with_managers and joined.managers is not None,
-        enterprise_name=visit.enterprise.name,
+        consents=stored is not None and crm in joined.consenting and joined.consent is not None, number=visit.number,
+        callback_url=joined.consent.callback_url(crm) if joined.consent is not None else "", enterprise_name=visit.enterprise.name,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from admin_http.pages import (
     audit,
     cabinet,
     calls,
+    consent,
     deliveries,
     enterprises,
     entry,
@@ -37,4 +38,5 @@ PAGES: tuple[Page, ...] = (
     *settings.PAGES,
     *integrations.PAGES,
     *cabinet.PAGES,
+    *consent.PAGES,
 )

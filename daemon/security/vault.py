@@ -39,21 +39,31 @@ class Vault:
     def seal(self, secret: str, enterprise: str, field: str) -> str:
         """`v1:<key id>:<token>`. What it belongs to is inside, so that it cannot be moved to another place."""
         envelope = json.dumps({"e": enterprise, "f": field, "s": secret}).encode()
-        return f"{FORMAT}:{self._newest}:{self._keys[self._newest].encrypt(envelope).decode()}"
+        return self._encrypted(envelope)
 
     def open(self, sealed: str, enterprise: str, field: str) -> str:
         """The secret. Raises VaultError when its key is missing, it was changed, or it belongs elsewhere."""
-        version, _, rest = sealed.partition(":")
-        key_id, _, token = rest.partition(":")
-        if version != FORMAT or key_id not in self._keys:
-            raise VaultError(f"{field} of enterprise {enterprise} was sealed with a key that is not here: add it to VOCHID_SECRET_KEYS or set it anew")
-        try:
-            envelope = json.loads(self._keys[key_id].decrypt(token.encode()))
-        except InvalidToken:
-            raise VaultError(f"{field} of enterprise {enterprise} is damaged: set it anew") from None
+        envelope = json.loads(self._decrypted(sealed, f"{field} of enterprise {enterprise}"))
         if (envelope["e"], envelope["f"]) != (enterprise, field):
             raise VaultError(f"{field} of enterprise {enterprise} belongs to another place: set it anew")
         return str(envelope["s"])
+
+    def reseal(self, sealed: str, what: str) -> str:
+        """The same secret for the same place under the newest key; `what` names it in a VaultError."""
+        return self._encrypted(self._decrypted(sealed, what))
+
+    def _encrypted(self, envelope: bytes) -> str:
+        return f"{FORMAT}:{self._newest}:{self._keys[self._newest].encrypt(envelope).decode()}"
+
+    def _decrypted(self, sealed: str, what: str) -> bytes:
+        version, _, rest = sealed.partition(":")
+        key_id, _, token = rest.partition(":")
+        if version != FORMAT or key_id not in self._keys:
+            raise VaultError(f"{what} was sealed with a key that is not here: add it to VOCHID_SECRET_KEYS or set it anew")
+        try:
+            return self._keys[key_id].decrypt(token.encode())
+        except InvalidToken:
+            raise VaultError(f"{what} is damaged: set it anew") from None
 
     def token_hashes(self, token: str) -> list[bytes]:
         """What an inbound token is stored and found by: one keyed hash per key, newest first."""

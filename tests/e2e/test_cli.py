@@ -120,6 +120,8 @@ async def test_tenants_tokens_and_deliveries_beside_a_running_daemon(house: Hous
     assert re.fullmatch(r"vo_[\w-]{40,}", token)
     token_id = (await cli("token", "list", "--enterprise", NUMBER)).split("\t")[0]
     assert "revoked" in await cli("token", "revoke", "--enterprise", NUMBER, token_id)
+    assert "0 sealed anew" in await cli("keys", "rotate")
+    assert (await cli("keys", "alerts")).startswith("whsec_")
 
     house.crm.switches.telephony_enabled = False
     tail = await asyncio.create_subprocess_exec(
