@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -129,7 +129,7 @@ async def test_the_recordings_go_along_as_links_that_are_made_when_they_are_hand
         ]
 
 
-async def test_statuses_set_on_both_sides_at_once_end_up_the_same(db: Database, crm: TicketSandbox) -> None:
+def test_statuses_set_on_both_sides_at_once_end_up_the_same() -> None:
     assert is_later(5, Side.CRM, 5, Side.TMA)
     assert not is_later(5, Side.TMA, 5, Side.CRM)
     assert not is_later(5, Side.CRM, 5, Side.CRM)
@@ -230,21 +230,19 @@ fields = st.dictionaries(
 )  # fmt: skip
 
 
-@given(anything | fields, st.none() | st.text())
-def test_whatever_a_stranger_sends_is_read_or_refused_with_a_reason(body: Any, header: str | None) -> None:
-    for read in (
-        read_ticket,
-        lambda b: read_message(b, header),
-        lambda b: read_status(b, header),
-        read_legacy_ticket,
-        lambda b: read_legacy_message(b, Side.TMA),
-    ):
-        try:
-            found = read(body)
-        except BadTicket as error:
-            assert str(error)
-        else:
-            assert len(found.external_ticket_id) == 36
+READERS: tuple[Callable[[Any, str | None], Any], ...] = (
+    lambda body, _: read_ticket(body), lambda body, _: read_legacy_ticket(body), read_message, read_status,
+    lambda body, _: read_legacy_message(body, Side.TMA),
+)  # fmt: skip
+
+
+@given(anything | fields, st.none() | st.text(), st.sampled_from(READERS))
+def test_whatever_a_stranger_sends_is_read_or_refused_with_a_reason(body: Any, header: str | None, read: Callable[[Any, str | None], Any]) -> None:
+    try:
+        found = read(body, header)
+    except BadTicket:
+        return
+    assert len(found.external_ticket_id) == 36
 
 
 def test_a_legacy_attachment_may_be_a_bare_address() -> None:

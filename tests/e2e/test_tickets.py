@@ -245,7 +245,8 @@ async def test_what_is_written_here_arrives_in_order_and_both_sides_keep_the_oth
             ("POST", ours, {"subject": "x"}, 400), ("POST", ours, {"subject": "x", "message": "y", "theme": "z"}, 400), ("POST", ours, [], 400),
             ("POST", ours, {"subject": "x", "message": "y", "phone": "nobody"}, 400), ("POST", ours, {"subject": "x", "message": "y", "agent": "me"}, 400),
             ("POST", f"{one}/messages", {"message": ""}, 400), ("PUT", f"{one}/status", {"status": "done"}, 400), ("GET", f"{ours}/999", None, 404),
-            ("POST", f"{ours}/999/messages", {"message": "x"}, 404), ("PUT", f"{ours}/x/status", {"status": "open"}, 404), ("GET", f"{ours}?status=x", None, 400),
+            ("POST", f"{ours}/999/messages", {"message": "x"}, 404), ("PUT", f"{ours}/x/status", {"status": "open"}, 404),
+            ("GET", f"{ours}?status=x", None, 400),
             ("GET", f"{ours}?cursor=x", None, 400), ("GET", f"{ours}?call=x", None, 400),
         ):  # fmt: skip
             is_problem(await api.request(method, path, **({"json": body} if body is not None else {})), status)
