@@ -19,6 +19,7 @@ from admin_http.pages import (
     reports,
     settings,
     status,
+    tickets,
 )  # fmt: skip
 from admin_http.pages.routing import Page
 
@@ -31,6 +32,7 @@ PAGES: tuple[Page, ...] = (
     *live.PAGES,
     *calls.PAGES,
     *missed.PAGES,
+    *tickets.PAGES,
     *deliveries.PAGES,
     *reports.PAGES,
     *status.PAGES,
