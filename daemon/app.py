@@ -56,7 +56,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
-from daemon.wiring.tickets import open_desk
+from daemon.wiring.tickets import open_desk, tell_settled
 
 HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
@@ -97,9 +97,7 @@ class App:
             outbox,
             crm,
             lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason}),
-            lambda enterprise, name, told, state: live.tell(
-                enterprise, "delivery", {"id": told.id, "integration": name, "kind": str(told.kind), **told.names, "state": state}
-            ),
+            tell_settled(live),
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)

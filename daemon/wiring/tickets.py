@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from adapters.tickets.limits import most_bytes
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.live import Live
 from daemon.model.call import Call
+from daemon.model.delivery import Delivery, Record
 from daemon.model.ticket import CallNote, Side
 from daemon.recordings.links import RecordingLinks
 from daemon.security.vault import Vault
@@ -79,3 +80,14 @@ def open_desk(
     room = DeskRoom(TicketDesk(db, role, live, dispatcher.wake, attachments.wake), attachments)
     crm.desks = lambda enterprise: OneDesk(room, enterprise)
     return room
+
+
+def tell_settled(live: Live) -> Callable[[str, str, Delivery, str], None]:
+    """What the dispatcher calls after every attempt: watchers hear of the delivery, those of a ticket's page of their ticket alone."""
+
+    def tell(enterprise: str, integration: str, told: Delivery, state: str) -> None:
+        live.tell(enterprise, "delivery", {"id": told.id, "integration": integration, "kind": str(told.kind), **told.names, "state": state})
+        if isinstance(told.about, Record) and told.about.type == "ticket":
+            live.tell(enterprise, "ticket", {"id": int(told.about.id), "message": told.payload.get("message_id"), "state": state})
+
+    return tell
