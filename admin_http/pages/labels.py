@@ -114,6 +114,8 @@ HELP: dict[str, str] = {
     "denied_prefixes": N_("One per line"),
     "crm": N_("One per line; empty: all that are switched on"),
     "pbx_path": "",
+    "legacy": "",
+    "language": "",
     "role": N_("The other side plays the other one"),
     "remote_url": N_("Without /api/integration"),
     "deploy_token": N_("The same on both sides. The former one is taken until it is cleared"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from lab.crm.tickets import TicketSandbox
+from lab.office import free_port
 from lab.run import DaemonProcess, short_directory
-from tests.conftest import fresh_database
 from tests.e2e.test_api import is_problem
 
 TOKEN = "deploy-token-of-the-lab"
@@ -44,19 +45,28 @@ class Desks:
         return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=15)
 
 
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[DaemonProcess]:
+    """One for all tests of this file: they leave no enterprise behind."""
+    process, loop = DaemonProcess(short_directory("vochid-e2e-")), asyncio.new_event_loop()
+    loop.run_until_complete(process.start())
+    yield process
+    loop.run_until_complete(process.stop())
+    loop.close()
+
+
 @pytest.fixture
-async def desks(cluster: str) -> AsyncIterator[Desks]:
-    async with fresh_database(cluster) as url:
-        daemon = DaemonProcess(short_directory("vochid-e2e-"), extra={"VOCHID_DATABASE_URL": url})
-        built = Desks(daemon)
-        try:
-            await daemon.start()
-            await built.set_up()
-            yield built
-        finally:
-            await daemon.stop()
-            await built.tma.stop()
-            await built.crm.stop()
+async def desks(daemon: DaemonProcess) -> AsyncIterator[Desks]:
+    built = Desks(daemon)
+    try:
+        await built.set_up()
+        yield built
+    finally:
+        async with daemon.client() as api:
+            for number in (CRM, TMA):
+                await api.delete(f"/api/enterprises/{number}?purge=true")
+        await built.tma.stop()
+        await built.crm.stop()
 
 
 def a_ticket(**more: Any) -> dict[str, Any]:
@@ -309,3 +319,85 @@ async def test_the_connection_test_tells_a_bad_token_from_a_bad_address_and_a_sa
         desks.crm.switches.wrong_role = True
         assert [c["field"] for c in (await api.post(test)).json()["checks"] if not c["ok"]] == ["role"]
         assert not desks.crm.tickets
+
+
+async def files() -> tuple[web.AppRunner, str]:
+    """A host of files: good ones, one that is too long, one behind a redirect, one that comes later."""
+    asked: dict[str, int] = {}
+
+    async def serve(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        asked[name] = asked.get(name, 0) + 1
+        if name == "moved":
+            raise web.HTTPFound("/good.png")
+        if name == "later.png" and asked[name] == 1:
+            return web.Response(status=503)
+        return web.Response(body=b"x" * (11 * 1024 * 1024) if name == "long.png" else bytes(range(256)) * 4)
+
+    application = web.Application()
+    application.router.add_get("/{name}", serve)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    return runner, f"http://127.0.0.1:{port}"
+
+
+async def test_attachments_are_fetched_through_the_guard_kept_and_served_by_signed_links(desks: Desks) -> None:
+    runner, host = await files()
+    wanted = {
+        "good.png": ("stored", ""), "long.png": ("failed", "larger than"), "moved": ("waiting", "302"), "later.png": ("waiting", "503"),
+        "private.png": ("failed", "not allowed"),
+    }  # fmt: skip
+    try:
+        async with desks.outside() as out, desks.daemon.client() as api:
+            ticket = a_ticket(
+                attachments=[
+                    {"name": name, "url": f"{'http://10.0.0.1' if name == 'private.png' else host}/{name}", "mime": "image/png", "size": 1024}
+                    for name in wanted
+                ]
+            )
+            number = (await out.post("/api/integration/tickets", json=ticket)).json()["id"]
+            one = f"/api/enterprises/{CRM}/tickets/{number}"
+
+            async def looked_at() -> list[dict[str, Any]] | None:
+                found: list[dict[str, Any]] = (await api.get(one)).json()["messages"][0]["attachments"]
+                return found if all(a["error"] or a["state"] == "stored" for a in found) else None
+
+            found = {a["name"]: a for a in await eventually(looked_at)}
+            for name, (state, reason) in wanted.items():
+                assert found[name]["state"] == state, found[name]
+                assert reason in (found[name]["error"] or "")
+
+            # As tma we hand our own copy over, by a link that is made then.
+            reply = {"message": "см.", "attachments": [{"name": "скан.png", "url": f"{host}/good.png", "mime": "image/png", "size": 1024}]}
+            ours = f"/api/enterprises/{TMA}/tickets"
+            sent = (await api.post(ours, json={"subject": "x", **reply})).json()
+
+            async def handed() -> dict[str, Any] | None:
+                kept = desks.crm.tickets.get(sent["external_ticket_id"])
+                return kept.ticket["attachments"][0] if kept else None
+
+            given = await eventually(handed)
+            assert given["url"].startswith(f"http://{desks.daemon.http}/attachments/")
+            assert given["name"] == "скан.png"
+
+            async def there() -> httpx.Response | None:
+                answer = await stranger.get(given["url"])
+                return answer if answer.status_code == 200 else None
+
+            async with httpx.AsyncClient(trust_env=False) as stranger:
+                whole = await eventually(there)
+                assert whole.content == bytes(range(256)) * 4
+                assert whole.headers["content-type"] == "image/png"
+                part = await stranger.get(given["url"], headers={"Range": "bytes=250-259"})
+                assert (part.status_code, part.content, part.headers["content-range"]) == (206, (bytes(range(256)) * 2)[250:260], "bytes 250-259/1024")
+                assert (await stranger.get(given["url"], headers={"Range": "bytes=5000-"})).status_code == 416
+                assert (await stranger.head(given["url"])).headers["content-length"] == "1024"
+                is_problem(await stranger.get(given["url"][:-3] + "AAA"), 404)
+                # A link to a recording opens no attachment, and the other way round.
+                is_problem(await stranger.get(given["url"].replace("/attachments/", "/recordings/")), 404)
+                assert (await api.post(f"/api/enterprises/{TMA}/recordings/revoke")).status_code == 204
+                is_problem(await stranger.get(given["url"]), 404)
+    finally:
+        await runner.cleanup()
