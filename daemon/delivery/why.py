@@ -10,6 +10,8 @@ from daemon.model.delivery import Kind
 from daemon.model.integration import IntegrationSettings
 
 _SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings"}
+# Not every call has one: explained only where there is one.
+_SELDOM = (Kind.CALLED_BACK, Kind.TICKET, Kind.MESSAGE, Kind.STATUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def explain(
             sent = [delivery for delivery in told if delivery["integration"] == name and delivery["kind"] == kind]
             if sent:
                 reasons += [Reason(name, str(kind), d["state"], d["last_error"] or "") for d in sent]
-            else:
+            elif kind not in _SELDOM:
                 reasons.append(Reason(name, str(kind), *_unsent(call, paused, chosen, kind)))
     reasons += [Reason(d["integration"], d["kind"], d["state"], d["last_error"] or "") for d in told if d["integration"] not in settings]
     return reasons

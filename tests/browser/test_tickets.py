@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,12 +18,19 @@ E = "/e/0367"
 CYRILLIC = re.compile("[А-Яа-яё]{3,}")
 
 
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
 async def settle(desk: Desk, tma: TicketSandbox) -> Page:
     page = await desk.entered()
+    pbx = {
+        "name": "main", "host": "127.0.0.1", "port": desk.pbx.port, "username": desk.pbx.username, "secret": desk.pbx.secret, "trunks": ["PJSIP/provider"],
+        "internal_number": "^1\\d\\d$",
+    }  # fmt: skip
     await desk.daemon.put(
         {
-            "number": "0367", "name": "Июнь", "country": "BY", "pbxs": [], "internal_phones": [{"number": "150", "owner": "Анна"}],
-            "integrations": {"tickets": {"role": "crm", "remote_url": tma.url, "deploy_token": tma.token}},
+            "number": "0367", "name": "Июнь", "country": "BY", "pbxs": [pbx], "internal_phones": [{"number": "150", "owner": "Анна"}],
+            "integrations": {"tickets": {"role": "crm", "remote_url": tma.url, "deploy_token": tma.token, "calls": {"answered": True}}},
         }
     )  # fmt: skip
     return page
@@ -107,5 +115,35 @@ async def test_a_ticket_is_opened_by_hand_and_found_again(desk: Desk) -> None:
         await expect(page.get_by_role("link", name="Заявка по звонку")).to_be_visible()
         async with httpx.AsyncClient(trust_env=False) as nobody:
             assert (await nobody.post(f"{desk.base}{E}/tickets", data={"subject": "x", "message": "y"})).status_code in (303, 403)
+    finally:
+        await tma.stop()
+
+
+async def test_a_callers_open_ticket_is_on_the_live_board_and_the_call_is_in_the_ticket(desk: Desk) -> None:
+    tma = TicketSandbox("tma")
+    await tma.start()
+    try:
+        page = await settle(desk, tma)
+        async with desk.daemon.client() as api:
+            opened = await api.post("/api/enterprises/0367/tickets", json={"subject": "Счёт за июнь", "message": "Ждёт", "phone": "+375296254070"})
+        await page.goto(f"{desk.base}{E}/live")
+        await expect(page.locator("#pulse")).to_have_text("обновляется")
+        recorded = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
+        ring = recorded.index(b"\r\n\r\n", recorded.index(b"ChannelStateDesc: Ringing")) + 4
+        await desk.pbx.connected.wait()
+        desk.pbx.send(recorded[:ring])
+        await expect(page.locator(".live-call .tickets")).to_contain_text(f"№ {opened.json()['id']} Счёт за июнь")
+        await desk.accessible(page)
+        await desk.shot(page, "board-with-a-ticket-1280")
+        await page.goto(f"{desk.base}{E}/tickets/{opened.json()['id']}")
+        desk.pbx.send(recorded[ring:])
+        note = page.locator(".message.call")
+        await expect(note).to_contain_text("Входящий вызов")
+        await note.get_by_role("link", name="Звонок").click()
+        await expect(page.get_by_role("link", name="Счёт за июнь")).to_be_visible()
+        async with desk.daemon.client() as api:
+            assert (await api.get("/api/enterprises/0367/tickets", params={"call": page.url.rpartition("/")[2]})).json()["items"][0][
+                "subject"
+            ] == "Счёт за июнь"
     finally:
         await tma.stop()
