@@ -8,14 +8,14 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from adapters.tickets.inbound import check_text
-from adapters.tickets.limits import MAX_MESSAGE, MAX_SUBJECT
+from adapters.tickets.limits import MAX_ATTACHMENTS, MAX_MESSAGE, MAX_NAME, MAX_SUBJECT, most_bytes
 from admin_http.api.support import reading
 from admin_http.pages.routing import Page, Visit
 from admin_http.pages.wording import may_call, owners, words
 from admin_http.texts import N_
 from daemon.errors import NotFound, VochidError
 from daemon.model.phone import shown_number
-from daemon.model.ticket import TicketStatus
+from daemon.model.ticket import Attachment, TicketStatus
 from daemon.store.tickets import TicketFilter
 
 PER_PAGE = 50
@@ -67,8 +67,9 @@ async def show_ticket(visit: Visit) -> web.StreamResponse:
 
 
 async def reply(visit: Visit) -> web.StreamResponse:
-    form = await visit.form()
-    await visit.services.support.reply(visit.number, visit.id(), _text(form, "message", MAX_MESSAGE), author=visit.who.name)
+    form, files = await visit.form(), await _files(visit)
+    text = _text(form, "message", MAX_MESSAGE, may_be_empty=bool(files))
+    await visit.services.support.reply(visit.number, visit.id(), text, attachments=files, author=visit.who.name)
     return visit.redirect(f"/e/{visit.number}/tickets/{visit.id()}")
 
 
@@ -86,8 +87,24 @@ def _has_desk(visit: Visit) -> bool:
     return tenancy is not None and "tickets" in tenancy.integrations
 
 
-def _text(form: dict[str, str], name: str, most: int) -> str:
-    return reading(lambda value: check_text(value, name, most), form.get(name, "").replace("\r\n", "\n").strip())
+async def _files(visit: Visit) -> list[Attachment]:
+    """The files of a form; a body is as long as any other one may be."""
+    found = []
+    for sent in (await visit.request.post()).getall("files", []):
+        if isinstance(sent, web.FileField):
+            data, mime = sent.file.read(), sent.content_type.partition(";")[0].strip().lower()
+            name = "".join(character for character in sent.filename if character.isprintable())[:MAX_NAME] or "file"
+            most = most_bytes(mime)
+            if most is None or len(data) > most or not data:
+                raise VochidError("this file cannot be taken: its type or its size", code="attachment_refused", field="files")
+            found.append(Attachment(name, "", mime, len(data), data))
+    if len(found) > MAX_ATTACHMENTS:
+        raise VochidError("these are too many files for one message", code="too_long", field="files")
+    return found
+
+
+def _text(form: dict[str, str], name: str, most: int, *, may_be_empty: bool = False) -> str:
+    return reading(lambda value: check_text(value, name, most, may_be_empty=may_be_empty), form.get(name, "").replace("\r\n", "\n").strip())
 
 
 def _statuses(visit: Visit) -> dict[str, tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_SEQUENCE = 2**53
@@ -29,12 +29,14 @@ class TicketStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file beside a message, by its address. `size`: bytes as the sender says, None when it does not."""
+    """A file beside a message, by its address. `size`: bytes as the sender says, None when it does not. `data`: the file itself, of one that
+    was handed in here and has no address."""
 
     name: str
     url: str
     mime: str
     size: int | None = None
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,10 +215,11 @@ class TicketRepository:
 
     @staticmethod
     async def add_attachments(connection: Connection, enterprise: str, message_id: int, attachments: Sequence[Attachment]) -> None:
-        """Has copies of these fetched."""
+        """Has copies of these fetched; what was handed in is one already."""
         await connection.executemany(
-            "insert into support_attachments (enterprise_number, message_id, position, name, mime, source_url) values ($1, $2, $3, $4, $5, $6)",
-            [(enterprise, message_id, n, item.name, item.mime, item.url) for n, item in enumerate(attachments)],
+            "insert into support_attachments (enterprise_number, message_id, position, name, mime, source_url, data, size, state) "
+            "values ($1, $2, $3, $4, $5, $6, $7::bytea, length($7::bytea), case when $7::bytea is null then 'waiting' else 'stored' end)",
+            [(enterprise, message_id, n, item.name, item.mime, item.url or None, item.data) for n, item in enumerate(attachments)],
         )
 
     @staticmethod

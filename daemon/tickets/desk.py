@@ -260,7 +260,7 @@ class TicketDesk:
 
 def _shown(item: Attachment) -> Row:
     """An attachment as it is kept with its message."""
-    return {"name": item.name, "url": item.url, "mime": item.mime, "size": item.size}
+    return {"name": item.name, "url": item.url or None, "mime": item.mime, "size": item.size}
 
 
 def _told(row: Any, attachments: Sequence[Attachment]) -> list[Row]:

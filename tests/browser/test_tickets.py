@@ -60,6 +60,18 @@ async def test_a_conversation_is_led_in_the_browser_and_answers_show_by_themselv
         await expect(page.locator(".message.ours .body")).to_have_text("Смотрим")
         await expect(page.locator(".message.ours .badge")).to_have_text("доставлено")
         assert [m["message"] for m in tma.tickets[key].messages] == ["Смотрим"]
+        # A file goes along, and a page is no file.
+        await page.get_by_label("Файлы").set_input_files({"name": "счёт.txt", "mimeType": "text/plain", "buffer": "сумма".encode()})
+        await page.get_by_role("button", name="Отправить").click()
+        await expect(page.locator(".message.ours").last.get_by_role("link", name="счёт.txt")).to_be_visible()
+        await expect(page.locator(".message.ours .badge").last).to_have_text("доставлено")
+        [file] = tma.tickets[key].messages[-1]["attachments"]
+        async with httpx.AsyncClient(trust_env=False) as tma_client:
+            assert (await tma_client.get(file["url"])).text == "сумма"
+        await page.get_by_label("Файлы").set_input_files({"name": "page.html", "mimeType": "text/html", "buffer": b"<script>"})
+        await page.get_by_role("button", name="Отправить").click()
+        await expect(page.locator(".toast")).to_contain_text("этот файл принять нельзя")
+        await page.reload()
         # Somebody is in the middle of a reply when the customer writes: the reply stays.
         await page.get_by_role("textbox", name="Ответ").fill("я ещё пишу")
         body = {"external_ticket_id": key, "message": "Спасибо!", "attachments": [], "sender": "tma", "external_message_id": str(uuid.uuid4())}
