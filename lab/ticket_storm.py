@@ -150,7 +150,8 @@ class Storm:
         while True:
             await asyncio.sleep(0.4)
             for party in (self.tma, self.crm):
-                if party.up.is_set():
+                # Towards a side that is down every try fails: hurried ones would open the breaker, which pauses for half a minute.
+                if self.tma.up.is_set() and self.crm.up.is_set():
                     await self._hurry(party)
 
     async def _settled(self) -> None:

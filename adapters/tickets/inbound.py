@@ -35,7 +35,7 @@ def read_ticket(body: Any) -> NewTicket:
     found = _object(body)
     return NewTicket(
         _uuid(found, "external_ticket_id"), _text(found, "subject", MAX_SUBJECT), _message(found), _attachments(found),
-        _url(found.get("external_url"), "external_url"), _project(found),
+        check_url(found.get("external_url"), "external_url"), _project(found),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def read_legacy_ticket(body: Any) -> NewTicket:
     found = _object(body)
     return NewTicket(
         _uuid(found, "ticket_id"), _text(found, "theme", MAX_SUBJECT), _message(found), _attachments(found, legacy=True),
-        _url(found.get("external_url") or None, "external_url"), _project(found),
+        check_url(found.get("external_url") or None, "external_url"), _project(found),
     )  # fmt: skip
 
 
@@ -156,7 +156,8 @@ def _project(body: Mapping[str, Any]) -> str:
     return value
 
 
-def _url(value: Any, name: str) -> str | None:
+def check_url(value: Any, name: str) -> str | None:
+    """An http address that a page may link to, or None. Raises BadTicket."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > MAX_URL:
@@ -185,7 +186,7 @@ def _attachments(body: Mapping[str, Any], *, legacy: bool = False) -> tuple[Atta
 def _attachment(item: Any, name: str, legacy: bool) -> Attachment:
     if not isinstance(item, Mapping):
         raise BadTicket(f"{name} is an object {{name, url, mime, size}}", name)
-    url = _url(item.get("url"), f"{name}.url")
+    url = check_url(item.get("url"), f"{name}.url")
     if url is None:
         raise BadTicket(f"{name}.url is missing", f"{name}.url", "missing_parameter")
     title = item.get("name")

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.tickets.inbound import check_text, read_attachments
-from adapters.tickets.limits import MAX_MESSAGE, MAX_SUBJECT, MAX_URL
+from adapters.tickets.inbound import check_text, check_url, read_attachments
+from adapters.tickets.limits import MAX_MESSAGE, MAX_SUBJECT
 from admin_http.api.routing import Ask, Route, answer
 from admin_http.api.support import reading
 from daemon.errors import VochidError
@@ -45,7 +45,7 @@ async def open_ticket(ask: Ask) -> web.StreamResponse:
     ticket, is_new = await ask.services.support.open(
         ask.enterprise, _text(body, "subject", MAX_SUBJECT), _text(body, "message", MAX_MESSAGE),
         attachments=reading(read_attachments, body.get("attachments")), phone=_phone(ask, _optional(body, "phone", 40)), agent=_agent(body) or None,
-        external_url=_optional(body, "external_url", MAX_URL), author=ask.who.name, idempotency_key=_optional(body, "idempotency_key", MAX_KEY),
+        external_url=reading(lambda value: check_url(value, "external_url"), body.get("external_url")), author=ask.who.name, idempotency_key=_optional(body, "idempotency_key", MAX_KEY),
     )  # fmt: skip
     return answer(ticket, 201 if is_new else 200)
 

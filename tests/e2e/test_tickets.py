@@ -252,7 +252,8 @@ async def test_what_is_written_here_arrives_in_order_and_both_sides_keep_the_oth
         }
         assert found == {"status=unclosed": 1, "status=closed": 0, "phone=%2B375296254070": 1, "phone=80296254070": 1, "q=код": 1, "q=nothing": 0, "limit=1": 1}
         for method, path, body, status in (
-            ("POST", ours, {"subject": "x"}, 400), ("POST", ours, {"subject": "x", "message": "y", "theme": "z"}, 400), ("POST", ours, [], 400),
+            ("POST", ours, {"subject": "x"}, 400), ("POST", ours, {"subject": "x", "message": "y", "external_url": "javascript:x"}, 400),
+             ("POST", ours, {"subject": "x", "message": "y", "theme": "z"}, 400), ("POST", ours, [], 400),
             ("POST", ours, {"subject": "x", "message": "y", "phone": "nobody"}, 400), ("POST", ours, {"subject": "x", "message": "y", "agent": "me"}, 400),
             ("POST", f"{one}/messages", {"message": ""}, 400), ("PUT", f"{one}/status", {"status": "done"}, 400), ("GET", f"{ours}/999", None, 404),
             ("POST", f"{ours}/999/messages", {"message": "x"}, 404), ("PUT", f"{ours}/x/status", {"status": "open"}, 404),
