@@ -45,7 +45,8 @@ async def open_ticket(ask: Ask) -> web.StreamResponse:
     ticket, is_new = await ask.services.support.open(
         ask.enterprise, _text(body, "subject", MAX_SUBJECT), _text(body, "message", MAX_MESSAGE),
         attachments=reading(read_attachments, body.get("attachments")), phone=_phone(ask, _optional(body, "phone", 40)), agent=_agent(body) or None,
-        external_url=reading(lambda value: check_url(value, "external_url"), body.get("external_url")), author=ask.who.name, idempotency_key=_optional(body, "idempotency_key", MAX_KEY),
+        external_url=reading(lambda value: check_url(value, "external_url"), body.get("external_url")), author=ask.who.name,
+        idempotency_key=_optional(body, "idempotency_key", MAX_KEY),
     )  # fmt: skip
     return answer(ticket, 201 if is_new else 200)
 
