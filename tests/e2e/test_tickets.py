@@ -402,3 +402,19 @@ async def test_attachments_are_fetched_through_the_guard_kept_and_served_by_sign
                 is_problem(await stranger.get(given["url"]), 404)
     finally:
         await runner.cleanup()
+
+
+async def test_smart_redirect_offers_a_call_to_the_agent_of_the_open_ticket(desks: Desks) -> None:
+    async with desks.daemon.client() as api:
+        one = f"/api/enterprises/{CRM}"
+        document = (await api.get(one)).json()
+        pbx = {"name": "main", "host": "127.0.0.1", "port": 9, "internal_number": "^1\\d\\d$"}
+        assert (await api.put(one, json={**document, "pbxs": [pbx], "smart_redirect": {"crm": ["tickets"]}})).status_code == 200
+
+        async def asked(phone: str) -> str:
+            return str((await api.post("/api/smart-redirect", json={"enterprise_number": CRM, "phone": phone})).json()["status"])
+
+        for phone, agent in (("+375296254070", {"agent": "150"}), ("+375296254071", {})):
+            await api.post(f"{one}/tickets", json={"subject": "x", "message": "y", "phone": phone, **agent})
+        # 150 is the one, and no PBX says that the phone is free; of the others nobody is named.
+        assert [await asked(phone) for phone in ("+375296254070", "+375296254071", "+375296254072")] == ["busy", "unknown", "unknown"]
