@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from adapters.http import CrmHttp
+from daemon.model.call import Call
 from daemon.model.crm import CrmUser, Registered, Registration, Responsible
 from daemon.model.delivery import Check, Delivery, Outcome, Planned, Policy
 from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange
+from daemon.model.ticket import CallNote
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,22 @@ class TokenStore(Protocol):
         """Stores new tokens; they are used only after this returned."""
 
 
+class Desk(Protocol):
+    """The ticket desk of one enterprise, in our own store."""
+
+    async def take_call(self, call: Call, note: CallNote) -> int | None:
+        """Writes a note about a call into the customer's open ticket or a new one, once; gives the ticket's id, None when there is none for it."""
+
+    async def handed_over(self, attachments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Attachments as the other side gets them: {name, url, mime, size}, with links that are made now."""
+
+    async def note_remote(self, ticket_id: int, message_id: int | None, remote_id: str) -> None:
+        """How the other side calls a ticket, or a message of it."""
+
+    async def agent_of(self, phone: str) -> str | None:
+        """The extension that looks after this customer's open ticket."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """All that an adapter gets to speak with one CRM account: its arguments, never its finds."""
@@ -46,6 +64,7 @@ class Connection:
     settings: Any  # an instance of the adapter's own settings model
     http: CrmHttp
     tokens: TokenStore
+    desk: Desk | None = None
 
 
 class Adapter(Protocol):

@@ -23,11 +23,14 @@ from admin_http.api import (
     redirect,
     retailcrm,
     status,
+    support,
+    tickets,
     tokens,
     users,
 )
 from admin_http.api.openapi import describe
 from admin_http.api.routing import Route, answer, bind
+from admin_http.attachments import serve_attachment
 from admin_http.pages import static
 from admin_http.pages.registry import PAGES
 from admin_http.pages.routing import bind_page, page_for_strays
@@ -52,6 +55,8 @@ _MODULES = (
     exports,
     overview,
     tokens,
+    tickets,
+    support,
     status,
     users,
     webhooks,
@@ -90,10 +95,14 @@ def make_admin(services: Services) -> web.Application:
     async def download(request: web.Request) -> web.StreamResponse:
         return await serve_recording(request, services.recordings)
 
+    async def fetch_attachment(request: web.Request) -> web.StreamResponse:
+        return await serve_attachment(request, services.attachments)
+
     application.router.add_get("/api/openapi.json", openapi)
     application.router.add_get("/health", health)
     application.router.add_get(retailcrm.LOGO_PATH, retailcrm.logo)
     application.router.add_get("/recordings/{signed}", download)
+    application.router.add_get("/attachments/{signed}", fetch_attachment)
     application.router.add_get("/static/{name:.+}", static.serve)
     for page in PAGES:
         application.router.add_route(page.method, page.path, bind_page(page, services, views))

@@ -32,6 +32,8 @@ from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.managers import Managers
 from daemon.tenants.registration import Registrations
 from daemon.tenants.service import Tenants
+from daemon.tickets.attachments import Attachments
+from daemon.tickets.desk import TicketDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Services:
     states: IntegrationStates
     recordings: Recordings
     people: People
+    support: TicketDesk
+    attachments: Attachments
     missed: MissedRepository
     close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]
     differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]

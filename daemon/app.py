@@ -59,6 +59,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
+from daemon.wiring.tickets import open_desk, tell_settled
 from daemon.wiring.token_keeper import TokenKeeper
 
 HOUSEKEEPING_S = 3_600.0
@@ -101,14 +102,13 @@ class App:
             outbox,
             crm,
             lambda enterprise, name, state, reason: live.tell(enterprise, "integration", {"id": name, "state": state, "reason": reason}),
-            lambda enterprise, name, told, state: live.tell(
-                enterprise, "delivery", {"id": told.id, "integration": name, "kind": str(told.kind), **told.names, "state": state}
-            ),
+            tell_settled(live),
         )
         tenants.on_change(dispatcher.settings_changed)
         at_stop(dispatcher.stop)
         recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
         at_stop(recordings.stop)
+        desk = self._desk = open_desk(db, tenants, crm, dispatcher, live, sessions, recordings, vault, settings.base_url)
         recorder = Recorder(db, leases, crm)
         afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
         await afterwards.keep_house()
@@ -164,6 +164,8 @@ class App:
             statuses=statuses,
             smart_redirect=asks.smart_redirect,
             recordings=recordings,
+            support=desk.desk,
+            attachments=desk.attachments,
             registrations=admin.registrations,
             managers=admin.managers,
             states=admin.states,
@@ -201,6 +203,7 @@ class App:
             "credentials": keeper.run,
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
+            "attachments": desk.attachments.run,
             "gauges": self._gauges,
             "loop lag": self._probe_lag,
         }.items():
@@ -246,6 +249,7 @@ class App:
             await self._db.fetch("select forget_originates($1, $2)", LOG_RETENTION_DAYS, DELIVERY_RETENTION_DAYS)
             await self._db.fetch("select forget_alerts($1)", ALERT_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
+            await self._desk.attachments.forget(self._tenants.all())
             await self._people.repository.forget_expired()
 
     async def _gauges(self) -> None:

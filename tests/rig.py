@@ -14,6 +14,7 @@ from adapters.base import Adapter
 from daemon.calls.recorder import Recorder
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
+from daemon.live import Live
 from daemon.model.call import Call, Direction, Leg, LegKind, Result
 from daemon.model.signal import CallChange, Ended, Ringing, Signal
 from daemon.security.egress import EgressPolicy
@@ -23,9 +24,18 @@ from daemon.store.leases import Leases
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
 from daemon.tenants.service import Tenants
+from daemon.tickets.desk import TicketDesk
 from daemon.wiring.crm import Crm, GuardedSessions
+from daemon.wiring.tickets import open_desk
 
 NUMBER = "0367"
+
+
+class OneRecording:
+    """Instead of the recordings room: every recording is there."""
+
+    async def one_for_crm(self, call: Call, index: int) -> tuple[str, str, int] | None:
+        return f"https://vochid.example/recordings/{call.id}-{index}.wav", "audio/wav", 1_000
 
 
 def a_call(**more: Any) -> Call:
@@ -56,6 +66,7 @@ class Rig:
     recorder: Recorder
     dispatcher: Dispatcher
     states: list[tuple[str, str, str, str]] = field(default_factory=list)
+    desk: TicketDesk | None = None
 
     async def record(self, call: Call, *signals: Signal, wake: bool = True) -> None:
         """As the model would: stores a change and wakes the dispatcher."""
@@ -112,6 +123,7 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     outbox, leases = Outbox(db, "test"), Leases(db, "test")
     states: list[tuple[str, str, str, str]] = []
     dispatcher = Dispatcher(outbox, crm, lambda *state: states.append(state))
+    room = open_desk(db, tenants, crm, dispatcher, Live(), sessions, OneRecording(), vault, "https://vochid.example")
     tenants.on_change(dispatcher.settings_changed)
     await leases.take((NUMBER, "main"))
     supervisor = Supervisor("rig")
@@ -119,7 +131,7 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     if run:
         supervisor.serve("dispatcher", dispatcher.run)
     try:
-        yield Rig(db, tenants, crm, outbox, leases, Recorder(db, leases, crm), dispatcher, states)
+        yield Rig(db, tenants, crm, outbox, leases, Recorder(db, leases, crm), dispatcher, states, room.desk)
     finally:
         await supervisor.stop()
         await dispatcher.stop()

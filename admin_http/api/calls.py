@@ -130,5 +130,5 @@ ROUTES = (
         query=(("integration", "its name"), ("status", "success or error"), ("event_type", "kind"), ("limit", "at most 500"), ("cursor", "`next`")), gives=LIST,
     ),
     Route("GET", _ONE + "/live/now", now, "Calls that live, extensions, PBXs: what the live board begins with"),
-    Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery", media="text/event-stream"),
+    Route("GET", _ONE + "/live", live, "Server-sent events: call, pbx, integration, delivery, ticket", media="text/event-stream"),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from admin_http.texts import N_
 from admin_http.timeline import draw
 from daemon.errors import NotFound, VochidError
 from daemon.store.call_query import CallFilter
+from daemon.store.tickets import TicketFilter
 
 PER_PAGE = 50
 PLAYER_S = 900.0  # how long the player's link lives
@@ -108,6 +109,7 @@ async def show_call(visit: Visit) -> web.StreamResponse:
     trace = "/api/enterprises/{n}/calls/{id}/trace"
     return visit.render(
         "calls/call.html", call=call, picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
+        tickets=(await visit.services.support.tickets.page(visit.number, TicketFilter(call=call["id"])))[0],
         lines=lines(visit), may_call=may_call(visit), has_trace=has_route(visit, "GET", trace), back=_back(visit), **words(visit),
     )  # fmt: skip
 

@@ -13,13 +13,14 @@ from admin_http.pages.enterprises import row_of
 from admin_http.pages.forms import make_fields, read_fields
 from admin_http.pages.routing import Page, Visit
 from admin_http.problems import Forbidden
+from admin_http.texts import N_
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.model.integration import IntegrationSettings
 from daemon.model.person import Role
 from daemon.tenants.document import SmartRedirect
 
-TITLES = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": "Tickets"}
+TITLES = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": N_("Tickets")}
 KEPT = ("user_extensions", "rules")  # have a place of their own, or none
 
 
@@ -39,7 +40,7 @@ def base_of(visit: Visit, crm: str) -> str:
 async def show_integrations(visit: Visit) -> web.StreamResponse:
     row = row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number))
     states = {crm["name"]: crm for crm in row["crms"]}
-    cards = [(name, TITLES.get(name, name), states.get(name)) for name in visit.services.joined.kinds]
+    cards = [(name, visit.text(TITLES.get(name, name)), states.get(name)) for name in visit.services.joined.kinds]
     return await _integrations_page(visit, cards)
 
 
@@ -83,7 +84,7 @@ async def _page(
     fields = make_fields(joined.kinds[crm], {**(stored or {}), **(values or {})}, errors=errors, skip=KEPT)
     fields.sort(key=lambda field: field.name in IntegrationSettings.model_fields)  # what is the CRM's own comes first
     return visit.render(
-        "integrations/one.html", status=status, crm=crm, title=TITLES.get(crm, crm), base=base_of(visit, crm), stored=stored, fields=fields,
+        "integrations/one.html", status=status, crm=crm, title=visit.text(TITLES.get(crm, crm)), base=base_of(visit, crm), stored=stored, fields=fields,
         errors=errors or {}, checks=checks, done=done, registers=crm in joined.registering and joined.registrations is not None,
         has_managers=stored is not None and crm in joined.with_managers and joined.managers is not None,
         consents=stored is not None and crm in joined.consenting and joined.consent is not None, number=visit.number,

@@ -88,6 +88,20 @@ LABELS: dict[str, str] = {
     "=off": N_("off"),
     "=name": N_("only the caller's name"),
     "=redirect": N_("to the responsible manager"),
+    "legacy": N_("Take the former service's paths too"),
+    "calls": N_("Calls that become tickets"),
+    "missed": N_("Missed calls"),
+    "voicemail": N_("Voicemail"),
+    "answered": N_("Answered calls"),
+    "called_back": N_("When the call is returned, the ticket is"),
+    "language": N_("Language of what telephony writes"),
+    "=tma": N_("the mini app's desk"),
+    "=crm": N_("the CRM"),
+    "=closed": N_("closed"),
+    "=in_progress": N_("moved on"),
+    "=nothing": N_("left as it is"),
+    "=ru": "Русский",
+    "=en": "English",
 }
 
 HELP: dict[str, str] = {
@@ -113,5 +127,11 @@ HELP: dict[str, str] = {
     "denied_prefixes": N_("One per line"),
     "crm": N_("One per line; empty: all that are switched on"),
     "pbx_path": "",
+    "legacy": "",
+    "language": "",
+    "role": N_("The other side plays the other one"),
+    "remote_url": N_("Without /api/integration"),
+    "deploy_token": N_("The same on both sides. The former one is taken until it is cleared"),
+    "previous_deploy_token": N_("Still taken"),
     "accept_number_as_client_id": N_("Only for a module that was registered by the former service: a number can be guessed"),
 }

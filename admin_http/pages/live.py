@@ -21,7 +21,9 @@ async def show_board(visit: Visit) -> web.StreamResponse:
     texts: dict[str, Any] = {name: visit.text(text) for name, text in WORDS.items()}
     texts["directions"] = {code: visit.text(text) for code, text in DIRECTIONS.items()}
     texts["results"] = {code: [visit.text(text), kind] for code, (text, kind) in RESULTS.items() if code}
-    return visit.render("live/board.html", island={"words": texts, "lines": lines(visit)}, may_call=may_call(visit))
+    tenancy = visit.services.tenants.get(visit.number)
+    has_desk = tenancy is not None and "tickets" in tenancy.integrations
+    return visit.render("live/board.html", island={"words": texts, "lines": lines(visit), "desk": has_desk}, may_call=may_call(visit))
 
 
 PAGES = (Page("GET", "/e/{n}/live", show_board),)

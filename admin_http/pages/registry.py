@@ -20,6 +20,7 @@ from admin_http.pages import (
     rules,
     settings,
     status,
+    tickets,
 )  # fmt: skip
 from admin_http.pages.routing import Page
 
@@ -32,6 +33,7 @@ PAGES: tuple[Page, ...] = (
     *live.PAGES,
     *calls.PAGES,
     *missed.PAGES,
+    *tickets.PAGES,
     *deliveries.PAGES,
     *reports.PAGES,
     *status.PAGES,

@@ -42,7 +42,7 @@ TRANSFERS = {
 KINDS_OF_LEG = {"customer": N_("customer"), "internal": N_("extension"), "external": N_("outside number")}
 
 
-CRMS = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": "Tickets"}
+CRMS = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": N_("Tickets")}
 
 
 def words(visit: Visit) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def words(visit: Visit) -> dict[str, Any]:
 
     return {
         "directions": plain(DIRECTIONS), "results": coloured(RESULTS), "states": coloured(STATES), "kinds": plain(KINDS), "reasons_text": plain(REASONS),
-        "transfer_names": plain(TRANSFERS), "leg_kinds": plain(KINDS_OF_LEG), "crm_names": CRMS, "roughly": roughly(visit),
+        "transfer_names": plain(TRANSFERS), "leg_kinds": plain(KINDS_OF_LEG), "crm_names": plain(CRMS), "roughly": roughly(visit),
     }  # fmt: skip
 
 

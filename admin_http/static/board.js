@@ -2,9 +2,10 @@
 "use strict";
 
 const board = document.getElementById("board"), number = board.dataset.number;
-const { words, lines } = JSON.parse(document.getElementById("island").textContent);
+const { words, lines, desk } = JSON.parse(document.getElementById("island").textContent);
 const LANES = ["waiting", "ringing", "talking"];
 const LATE_S = 30, SHOW_ENDED_MS = 6000, SILENT_MS = 45_000, LOOK_AGAIN_MS = 30_000;
+const tickets = new Map(); // by customer: what they wrote or called about and is not closed
 const calls = new Map(), phones = new Map(), pbxs = new Map();
 let skew = 0, heard = Date.now(), buffered = null, drawing = false;
 
@@ -56,6 +57,25 @@ function fill(card, call) {
   card.querySelector("small").replaceChildren(element("b", "", owner ? `${who} ${owner}` : who), `${who ? " · " : ""}${told.filter(Boolean).join(" · ")}`);
 }
 
+// Asked once per call; a board that is open all day forgets who has gone.
+async function lookForTickets(customer) {
+  if (tickets.size > 500) tickets.clear();
+  tickets.set(customer, []);
+  try {
+    const answer = await fetch(`/api/enterprises/${encodeURIComponent(number)}/tickets?status=unclosed&limit=3&phone=${encodeURIComponent(customer)}`);
+    if (answer.ok) tickets.set(customer, (await answer.json()).items);
+    draw();
+  } catch { tickets.delete(customer); }
+}
+
+function drawTickets(card, call) {
+  const open = tickets.get(call.customer_number) ?? [], told = open.map((ticket) => `№ ${ticket.id} ${ticket.subject}`).join(" · ");
+  let line = card.querySelector(".tickets");
+  if (!told) return line?.remove();
+  if (!line) card.append(line = element("em", "tickets"));
+  if (line.textContent !== told) line.textContent = told;
+}
+
 function drawCalls() {
   const shown = Object.fromEntries(LANES.map((lane) => [lane, []]));
   for (const call of calls.values()) shown[laneOf(call)].push(call);
@@ -72,6 +92,10 @@ function drawCalls() {
         card.append(element("strong"), element("time"), element("small"));
       }
       fill(card, call);
+      if (desk && call.customer_number && call.direction !== "internal") {
+        if (!tickets.has(call.customer_number)) lookForTickets(call.customer_number);
+        drawTickets(card, call);
+      }
       keep.add(card);
       if (home.children[place] !== card) home.insertBefore(card, home.children[place] ?? null);
     });
@@ -185,6 +209,7 @@ stream.addEventListener("call", (event) => {
   if (buffered) buffered.push(call);
   else { take(call); draw(); }
 });
+stream.addEventListener("ticket", () => { tickets.clear(); draw(); });
 stream.addEventListener("pbx", (event) => {
   heard = Date.now();
   const pbx = JSON.parse(event.data);

@@ -11,6 +11,8 @@ from daemon.model.integration import IntegrationSettings
 
 _ORDER = list(Kind)  # as a call goes
 _SEND = {Kind.HANGUP: "hangup", Kind.JOURNAL: "journal", Kind.RECORDING: "recordings", Kind.TASK: "journal"}
+# Not every call has one: explained only where there is one.
+_SELDOM = (Kind.CALLED_BACK, Kind.TICKET, Kind.MESSAGE, Kind.STATUS, Kind.ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ def explain(
     """A reason for every integration and kind it knows; `kinds` by integration, `told` the call's deliveries as the outbox shows them."""
     reasons: list[Reason] = []
     for name, chosen in settings.items():
-        for kind in sorted(kinds.get(name, frozenset()) - {Kind.ORDER}, key=_ORDER.index):
+        for kind in sorted(kinds.get(name, frozenset()), key=_ORDER.index):
             sent = [delivery for delivery in told if delivery["integration"] == name and delivery["kind"] == kind]
             if sent:
                 reasons += [Reason(name, str(kind), d["state"], d["last_error"] or "") for d in sent]
-            else:
+            elif kind not in _SELDOM:
                 code, detail, is_of_now = _unsent(call, paused, chosen, kind)
                 if code == "not_planned" and kind is Kind.RECORDING and any(d["integration"] == name and d["kind"] == Kind.JOURNAL for d in told):
                     code = "with_journal"  # it was there in time: the entry carries its link

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -54,7 +55,14 @@ class Rule(Strict):
 
 
 class IntegrationSettings(Strict):
-    """Every integration's settings begin with these."""
+    """Every integration's settings begin with these.
+
+    inbound_tokens: what the other side proves itself with, by purpose: the fields whose values are taken, found by their keyed hash.
+    rotates: secrets with an overlap: when the one is replaced and nothing is said of the other, the former value moves there.
+    """
+
+    inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    rotates: ClassVar[Mapping[str, str]] = {}
 
     enabled: bool = True
     mode: Literal["live", "observe"] = Field(default="live", description="observe: everything is computed and logged, nothing is sent")

@@ -64,9 +64,11 @@ def _mac(key: bytes, body: bytes) -> bytes:
 
 
 class RecordingLinks:
-    """Makes and reads links. `epoch` gives an enterprise's epoch, None when there is no such enterprise; `keys` newest first."""
+    """Makes and reads links. `epoch` gives an enterprise's epoch, None when there is no such enterprise; `keys` newest first; `root` is where
+    they are served."""
 
-    def __init__(self, keys: Sequence[bytes], epoch: Callable[[str], int | None]) -> None:
+    def __init__(self, keys: Sequence[bytes], epoch: Callable[[str], int | None], root: str = "/recordings/") -> None:
+        self._root = root
         self._keys = keys
         self._epoch = epoch
 
@@ -79,7 +81,7 @@ class RecordingLinks:
         if epoch is None:
             raise NotFound(f"there is no enterprise {enterprise}")
         claims = Claims(enterprise, call_id, min(index, MAX_INDEX), int(time.time() + lives_s), epoch, mp3)
-        return "/recordings/" + sign(claims, self._keys[0], ".mp3" if mp3 else ending_of(name))
+        return self._root + sign(claims, self._keys[0], ".mp3" if mp3 else ending_of(name))
 
     def read(self, text: str) -> Claims | None:
         """The claims of a link that is signed and not past its time."""

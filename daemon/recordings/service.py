@@ -26,7 +26,7 @@ from daemon.recordings.directory import OpenFile, look_below, open_below
 from daemon.recordings.links import Claims, RecordingLinks
 from daemon.recordings.look import STABLE_S, UNKNOWN, WAIT_S, Look, State, Watch, is_whole
 from daemon.recordings.mp3 import Mp3Cache
-from daemon.recordings.names import MAX_NAME_BYTES, candidates, parts_of
+from daemon.recordings.names import MAX_NAME_BYTES, candidates, content_type, parts_of
 from daemon.recordings.ranges import Version
 from daemon.recordings.remote import RemoteFiles, chunks
 from daemon.recordings.sender import Sender
@@ -291,6 +291,16 @@ class Recordings:
             raise Busy("the recordings' source does not answer") from None
 
     # -- inside ------------------------------------------------------------------------------------------------------------
+
+    async def one_for_crm(self, call: Call, index: int) -> tuple[str, str, int] | None:
+        """One recording's link as in for_crm, its type, and its size as far as it is known; None when there is nothing to play."""
+        source = self._source(call.enterprise, call.pbx)
+        if source is None or index >= len(call.recordings) or parts_of(name := call.recordings[index], source.pbx_path) is None:
+            return None
+        look = await self._look_in_time(source, name)
+        lives_s = (call.ended_at or call.started_at) + source.retention_days * DAY_S - time.time()
+        link = self._base_url + self.links.link(call.enterprise, call.id, index, lives_s, name=name)
+        return None if look.is_empty else (link, content_type(name), look.size)
 
     def _source(self, enterprise: str, pbx: str) -> Source | None:
         tenancy = self._tenants.get(enterprise)

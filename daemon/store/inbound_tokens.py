@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import asyncpg
 
 from daemon.errors import VochidError
@@ -60,6 +62,17 @@ class InboundTokens:
             *key, overlap_s, hashes,
         )  # fmt: skip
         if token is not None:
+            await self._insert(connection, owner, token)
+
+    async def set_within(self, connection: Connection, owner: TokenOwner, tokens: Collection[str]) -> None:
+        """Exactly these are its owner's for this purpose from now on, in the caller's transaction of that tenant. Raises VochidError (token_taken)."""
+        key = owner.enterprise, owner.integration, owner.purpose
+        hashes = {token: self._vault.token_hashes(token) for token in tokens}
+        known = [hashed for hashes_of in hashes.values() for hashed in hashes_of]
+        await connection.execute(
+            "delete from inbound_tokens where enterprise_number = $1 and integration = $2 and purpose = $3 and not token_hash = any ($4)", *key, known
+        )
+        for token in tokens:
             await self._insert(connection, owner, token)
 
     async def _insert(self, connection: Connection, owner: TokenOwner, token: str) -> None:

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from daemon.errors import SettingsError
 from daemon.model.integration import IntegrationSettings
 from daemon.security.egress import EgressPolicy
+from daemon.security.tokens import TokenOwner
 from daemon.security.vault import Vault, VaultError
 from daemon.store.enterprises import StoredEnterprise
 from daemon.tenants.document import Enterprise
-from daemon.tenants.secret_fields import is_sealed, keep_stored, map_secrets, shown
+from daemon.tenants.secret_fields import is_sealed, is_shown, keep_stored, map_secrets, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,32 @@ class Documents:
             model, prefix = self._kind(name), f"integrations.{name}"
             old = stored.get("integrations", {}).get(name, {})
             validate = partial(self._validate_integration, name)
-            document["integrations"][name] = self._sealed_part(model, _object(raw, name), old, number, prefix, validate)
+            document["integrations"][name] = self._sealed_part(
+                model, self._rotated(model, _object(raw, name), old, number, prefix), old, number, prefix, validate
+            )
         return document
+
+    def _rotated(self, model: type[IntegrationSettings], sent: dict[str, Any], stored: dict[str, Any], number: str, prefix: str) -> dict[str, Any]:
+        """`sent` with the former values of secrets that have an overlap, where they are replaced and nothing is said of the former one."""
+        moved = {}
+        for newest, former in model.rotates.items():
+            is_silent = is_shown(sent.get(former)) or (sent.get(former) is None and (former not in sent or stored.get(former) is None))
+            with contextlib.suppress(VaultError):
+                old = self.open(stored.get(newest), number, f"{prefix}.{newest}")
+                if is_silent and isinstance(sent.get(newest), str) and old is not None and sent[newest] != old:
+                    moved[former] = old
+        return {**sent, **moved}
+
+    def inbound_tokens(self, document: dict[str, Any], before: StoredEnterprise | None) -> list[tuple[TokenOwner, set[str]]]:
+        """What the other sides of a stored document's integrations prove themselves with, by owner; nothing for those that are gone."""
+        number, integrations = document["number"], document["integrations"]
+        found = []
+        for name in {*integrations, *(before.integrations if before else ())}:
+            for purpose, named in (self._kinds[name].inbound_tokens if name in self._kinds else {}).items():
+                raw = integrations.get(name, {})
+                tokens = {self.open(raw[one], number, f"integrations.{name}.{one}") for one in named if raw.get(one) is not None}
+                found.append((TokenOwner(number, name, purpose), tokens))
+        return found
 
     def _sealed_part(
         self, model: Any, sent: dict[str, Any], stored: dict[str, Any], number: str, prefix: str, validate: Callable[[dict[str, Any]], Any]

@@ -129,6 +129,8 @@ class Tenants:
             await self._repository.put(connection, _stored(document))
             secret = self._documents.open(document["secret"], number, "secret")
             await self._inbound.replace_within(connection, TokenOwner(number, "", "secret"), secret)
+            for owner, tokens in self._documents.inbound_tokens(document, before):
+                await self._inbound.set_within(connection, owner, tokens)
         await self._cache.refresh({number})
         return self._documents.shown(document), fingerprint(document), before is None
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import aiohttp
 import aiohttp.web
 
-from adapters.base import Adapter, CanLookUp, Connection, LookupFailed, Tenant
+from adapters.base import Adapter, CanLookUp, Connection, Desk, LookupFailed, Tenant
 from adapters.http import CrmHttp, Observed, trace_config
 from daemon.calls.plan import Told
 from daemon.delivery.port import Attempt
@@ -147,7 +147,8 @@ class AdapterPort:
     def _connection(self, deadline_s: float, masked: Sequence[str] = ()) -> Connection:
         limiter = self.crm.limiters.setdefault(self.account, AccountLimiter(self.policy.rates))
         http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, [*_secrets_of(self.settings), *masked], self.observe)
-        return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name))
+        desk = self.crm.desks(self.tenant.number) if self.crm.desks is not None and self.adapter.name == "tickets" else None
+        return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name), desk)
 
 
 class Crm:
@@ -162,6 +163,7 @@ class Crm:
         self.sessions = sessions
         self.limiters: dict[str, AccountLimiter] = {}
         self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
+        self.desks: Callable[[str], Desk] | None = None  # likewise
 
     def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
         """Where this connection's renewing credentials are kept."""

@@ -1,0 +1,1 @@
+"""The ticket desk: tickets, their conversations, and what telephony writes into them."""
