@@ -53,6 +53,9 @@ class Limiter(Protocol):
     def give_back(self, bucket: str) -> None:
         """Returns the place taken last: it will not be used."""
 
+    def pause(self, bucket: str, until: float) -> None:
+        """No place of this bucket before `until` (monotonic)."""
+
 
 class Sessions(Protocol):
     """The guarded aiohttp sessions."""
@@ -101,8 +104,10 @@ class CrmHttp:
         query: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
         body: Any = None,
+        confidential: bool = False,
     ) -> Response:
-        """Sends once. Raises Unreachable, Unanswered, OverLimit, or Observed in mode observe."""
+        """Sends once. `confidential`: the answer is made of secrets and not written down. Raises Unreachable, Unanswered, OverLimit, or
+        Observed in mode observe."""
         written = {"method": method, "url": url, **({"query": dict(query)} if query else {})}
         if form is not None:
             written["form"] = _readable(form)
@@ -126,8 +131,12 @@ class CrmHttp:
             what = self._masked(what)[:300]
             self._write_down(written, {"error": what, "request_left": sent.done}, started)
             raise (Unanswered(what) if sent.done else Unreachable(what)) from None
-        self._write_down(written, {"status": response.status, "body": response.text}, started)
+        self._write_down(written, {"status": response.status, "body": MASK if confidential else response.text}, started)
         return response
+
+    def hold(self, bucket: str, for_s: float) -> None:
+        """Nobody of this account sends anything of this bucket for so many seconds."""
+        self.limiter.pause(bucket, time.monotonic() + for_s)
 
     async def _wait_for_room(self, bucket: str) -> None:
         now = time.monotonic()

@@ -227,8 +227,8 @@ class Dispatcher:
                     worker.health.succeeded(now)  # the CRM answered; the item is only sent in another way
                 case Retry() | Ambiguous():
                     worker.health.failed(now)
-                case Throttled(_, after_s):
-                    worker.health.throttled(now, after_s)
+                case Throttled(_, after_s, own_kind):
+                    worker.health.throttled(now, 0.0 if own_kind else after_s)
                 case AuthExpired(reason):
                     worker.health.throttled(now, 0.0)  # a probe that got this answer has ended
                     await self._auth_expired(key, worker, port, reason)

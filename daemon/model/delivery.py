@@ -78,10 +78,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The account is over its limit: the connection pauses, the attempt does not count."""
+    """The account is over its limit: the connection pauses, the attempt does not count. `own_kind`: only what is of the same kind is over
+    its limit; everything else goes on."""
 
     reason: str
     after_s: float
+    own_kind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,28 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """A leaky bucket: `per_s` requests drain every second, and one more may go in while it holds fewer than `up_to`.
+
+    All of one policy with the same `shared` name fill the same bucket: what may fill it only partly leaves the rest to what matters more.
+    """
+
+    shared: str
+    up_to: int
+    per_s: float
+
+    @property
+    def count(self) -> int:
+        """As a window's: so many at once."""
+        return self.up_to
+
+    @property
+    def period_s(self) -> float:
+        """As a window's: after so long a full one is empty."""
+        return self.up_to / self.per_s
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How an adapter's kinds are delivered.
 
@@ -137,7 +161,7 @@ class Policy:
     deadline_s: Mapping[Kind, float]
     batch: Mapping[Kind, int]
     repeatable: frozenset[Kind]
-    rates: Mapping[str, Rate]
+    rates: Mapping[str, Rate | Leak]
     concurrency: int
     mp3: bool = False
 

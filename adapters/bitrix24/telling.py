@@ -1,0 +1,443 @@
+"""What was planned, as the portal's commands; one request for as many deliveries as fit.
+
+A delivery is a `Job`: commands, and what their answers mean: an outcome, or a further job (a user that the portal does not know is replaced by
+the default one, a call whose responsible the portal has to name is looked up first). Jobs go round by round, those of one round together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from adapters.base import Connection, Tenant
+from adapters.bitrix24.client import Accepted, Answer, Command, Portal, Ref
+from adapters.bitrix24.config import Bitrix24Settings
+from adapters.bitrix24.limits import FINISH, MAX_BATCH, POPUP, RECORD
+from adapters.bitrix24.rules import first_seen_by, person, status_code, users_of, whose
+from daemon.model.call import Call, Direction, Result
+from daemon.model.delivery import Ambiguous, Delivered, Delivery, Kind, Outcome, Rejected, Retry
+from daemon.model.phone import digits_of
+
+OUTGOING, INCOMING, CALLBACK = 1, 2, 4
+CALLBACK_CLICK = "callback:"  # how the key of a call-back begins
+_NOT_A_CALL_ID = (CALLBACK_CLICK, "click:")  # keys that we made: the portal has no call of them yet
+CLOSED_TASK = ("5", "4", "7")  # completed, awaiting control, declined
+NOT_FINISHED_AGAIN_S = 5.0
+MAX_ROUNDS = 4
+_BUCKETS = {Kind.POPUP: POPUP, Kind.HANGUP: POPUP, Kind.JOURNAL: FINISH, Kind.RECORDING: RECORD}
+_PREFIX = {"LEAD": "L", "CONTACT": "C", "COMPANY": "CO", "DEAL": "D"}
+
+Answers = Mapping[str, Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Commands of one delivery and what is made of their answers."""
+
+    commands: Sequence[Command]
+    read: Callable[[Answers], Outcome | Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One delivery with all that its commands are made of. `user`: who is responsible when nobody else is."""
+
+    delivery: Delivery
+    settings: Bitrix24Settings
+    tenant: Tenant
+    user: str | None
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def call(self) -> Call:
+        return self.delivery.call
+
+    @property
+    def call_id(self) -> str | None:
+        """The portal's CALL_ID, where it has the call: from registering it, or because the portal itself began it."""
+        return self.delivery.payload.get("call_id") or self.memory.get("call_id") or self.own_click
+
+    @property
+    def own_click(self) -> str | None:
+        """The CALL_ID with which the portal asked for this call."""
+        click = self.memory.get("click")
+        return click if click and not click.startswith(_NOT_A_CALL_ID) else None
+
+
+async def tell(connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
+    """Tells the portal of deliveries of one kind."""
+    portal, settings = Portal(connection), connection.settings
+    user = settings.default_user or await portal.own_user()
+    at_work: dict[int, Job] = {}
+    outcomes: dict[int, Outcome] = {}
+    for index, delivery in enumerate(batch):
+        _place(index, _begin(Telling(delivery, settings, connection.tenant, user, delivery.memory)), at_work, outcomes)
+    for _ in range(MAX_ROUNDS):
+        if not at_work:
+            break
+        now, at_work = at_work, {}
+        for some in _groups(now):
+            for index, result in (await _round(portal, some, _BUCKETS[batch[0].kind])).items():
+                _place(index, result, at_work, outcomes)
+    return [outcomes.get(index, Retry("the portal was asked too often")) for index in range(len(batch))]
+
+
+async def reconcile(connection: Connection, delivery: Delivery) -> Outcome:
+    """A lost answer. A finish that has a CALL_ID is simply repeated: the second one is refused, which says that the first arrived. A call that was
+    registered and finished in the same request is looked for in the portal's statistics."""
+    step = delivery.payload.get("step")
+    telling = Telling(delivery, connection.settings, connection.tenant, None, delivery.memory)
+    if step == "rule" and not any(isinstance(rule, Mapping) and rule.get("do") == "task" for rule in delivery.payload.values()):
+        return Retry("what is there already is not made again", after_s=0)
+    if step == "rule":
+        return Ambiguous("the task may have been made: look for it at the portal")
+    if step == "close" or telling.call_id is not None:
+        return Retry("repeating is safe", after_s=0)
+    found = await _in_statistics(Portal(connection), {"EXTERNAL_CALL_ID": delivery.call.id})
+    if isinstance(found, Mapping):
+        return Delivered("it had arrived", {"call_id": found.get("CALL_ID"), "finished": True})
+    return Retry("it had not arrived", after_s=0) if found is None else found
+
+
+# -- rounds ------------------------------------------------------------------------------------------------------------------------
+
+
+def _place(index: int, result: Outcome | Job, at_work: dict[int, Job], outcomes: dict[int, Outcome]) -> None:
+    if isinstance(result, Job):
+        at_work[index] = result
+    else:
+        outcomes[index] = result
+
+
+def _groups(jobs: Mapping[int, Job]) -> list[dict[int, Job]]:
+    """As many jobs in one request as it takes commands."""
+    groups: list[dict[int, Job]] = [{}]
+    for index, job in jobs.items():
+        if sum(len(each.commands) for each in groups[-1].values()) + len(job.commands) > MAX_BATCH:
+            groups.append({})
+        groups[-1][index] = job
+    return groups
+
+
+async def _round(portal: Portal, jobs: Mapping[int, Job], bucket: str) -> dict[int, Outcome | Job]:
+    commands = [_named(command, index) for index, job in jobs.items() for command in job.commands]
+    answers = await portal.run(commands, bucket)
+    if not isinstance(answers, Mapping):
+        if isinstance(answers, Rejected) and len(jobs) > 1:
+            return dict.fromkeys(jobs, Retry(f"refused together with others ({answers.reason}), alone next time", after_s=0))
+        return dict.fromkeys(jobs, answers)
+    return {index: job.read({command.name: answers[f"d{index}{command.name}"] for command in job.commands}) for index, job in jobs.items()}
+
+
+def _named(command: Command, index: int) -> Command:
+    params = {key: Ref(f"d{index}{value.command}", value.path) if isinstance(value, Ref) else value for key, value in command.params.items()}
+    return Command(f"d{index}{command.name}", command.method, params)
+
+
+def _begin(telling: Telling) -> Outcome | Job:
+    match telling.delivery.kind, telling.delivery.payload.get("step"):
+        case Kind.POPUP, _:
+            return _show(telling)
+        case Kind.HANGUP, _:
+            return _hide(telling)
+        case Kind.RECORDING, _:
+            return _attach(telling)
+        case _, "rule":
+            return _apply_rule(telling)
+        case _, "close":
+            return _close_task(telling)
+        case _:
+            return _finish(telling)
+
+
+# -- cards ----------------------------------------------------------------------------------------------------------------------
+
+
+def _show(telling: Telling) -> Outcome | Job:
+    extensions = telling.delivery.payload["extensions"]
+    if telling.own_click and telling.call.initiator in extensions:
+        extensions = [extension for extension in extensions if extension != telling.call.initiator]
+        if not extensions:
+            return Delivered("the portal shows its own card to who clicked")
+    users = users_of(telling.settings, extensions)
+    if telling.call_id is not None:
+        if not users:
+            return Delivered("nobody of them is a user of the portal")
+        return Job([Command("show", "telephony.externalCall.show", {"CALL_ID": telling.call_id, "USER_ID": users})], lambda answers: _is_there(answers["show"]))
+    first = person(telling.settings, extensions, telling.user)
+    if not users:
+        return Job([_register(telling, first, show=True)], lambda answers: _registered(answers["register"]) or _without_card(telling, answers["register"]))
+    commands = [_register(telling, {"USER_ID": users[0]}, show=True)]
+    if len(users) > 1:
+        commands.append(Command("show", "telephony.externalCall.show", {"CALL_ID": Ref("register", ("CALL_ID",)), "USER_ID": users[1:]}))
+    return Job(commands, lambda answers: _registered(answers["register"]) or _without_card(telling, answers["register"]))
+
+
+def _hide(telling: Telling) -> Outcome | Job:
+    users = users_of(telling.settings, telling.delivery.payload["extensions"])
+    if telling.call_id is None or not users or telling.memory.get("finished"):
+        return Delivered("there is no card to close")
+    return Job([Command("hide", "telephony.externalCall.hide", {"CALL_ID": telling.call_id, "USER_ID": users})], lambda answers: _is_there(answers["hide"]))
+
+
+def _register(telling: Telling, user: Mapping[str, Any], *, show: bool) -> Command:
+    call = telling.call
+    is_callback = str(telling.memory.get("click") or "").startswith(CALLBACK_CLICK)
+    kind = INCOMING if call.direction is Direction.IN else CALLBACK if is_callback else OUTGOING
+    params = {
+        **user, "PHONE_NUMBER": call.customer_number, "TYPE": kind, "CALL_START_DATE": _iso(call.started_at, telling.tenant),
+        "CRM_CREATE": bool(telling.delivery.payload.get("create")), "SHOW": show, "LINE_NUMBER": call.line, "EXTERNAL_CALL_ID": call.id,
+    }  # fmt: skip
+    return Command("register", "telephony.externalCall.register", params)
+
+
+def _registered(answer: Answer) -> Delivered | None:
+    """What is remembered of a registration."""
+    if not isinstance(answer, Accepted) or not isinstance(answer.result, Mapping) or not answer.result.get("CALL_ID"):
+        return None
+    result = answer.result
+    made = result.get("CRM_CREATED_ENTITIES") or result.get("CRM_CREATED_LEAD")
+    memory: dict[str, Any] = {"call_id": str(result["CALL_ID"]), "known": bool(result.get("CRM_ENTITY_ID")) and not made}
+    if result.get("CRM_ENTITY_ID"):
+        memory["entity"] = [str(result.get("CRM_ENTITY_TYPE")), str(result["CRM_ENTITY_ID"])]
+    error = result.get("LEAD_CREATION_ERROR")
+    return Delivered(f"nothing was made of the number: {str(error)[:200]}" if error else "", memory)
+
+
+def _without_card(telling: Telling, answer: Answer) -> Outcome | Job:
+    """The portal knows nobody of those who ring: the call is registered for the default user, who is shown nothing."""
+    if not _is_unknown_user(answer) or telling.user is None:
+        return answer if not isinstance(answer, Accepted) else Ambiguous("the portal registered the call without a CALL_ID")
+    again = _register(telling, {"USER_ID": int(telling.user)}, show=False)
+    return Job([again], lambda answers: _registered(answers["register"]) or _final(answers["register"]))
+
+
+def _is_there(answer: Answer) -> Outcome:
+    if not isinstance(answer, Accepted):
+        return answer
+    return Delivered() if answer.result is not False else Delivered("the portal has no such call any more")
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------------------
+
+
+def _finish(telling: Telling) -> Outcome | Job:
+    """Once per call: only the first one counts. It carries who talked last."""
+    if telling.memory.get("finished"):
+        return Delivered("it was finished before")
+    chosen = telling.delivery.payload.get("responsible") or {}
+    responsible = chosen.get("known" if telling.memory.get("known") else "unknown")
+    if responsible == "entity":
+        search = Command("search", "telephony.externalCall.searchCrmEntities", {"PHONE_NUMBER": telling.call.customer_number})
+        return Job([search], lambda answers: _finish_by(telling, None, _assigned(answers["search"])))
+    if responsible == "last_talked" and telling.call.result is not Result.ANSWERED:
+        return Job([_last_talk(telling.call)], lambda answers: _finish_by(telling, None, _talked(answers["talks"])))
+    return _finish_by(telling, responsible, None)
+
+
+def _last_talk(call: Call) -> Command:
+    wanted = {"FILTER": {"PHONE_NUMBER": digits_of(call.customer_number or ""), ">CALL_DURATION": 0}, "SORT": "CALL_START_DATE", "ORDER": "DESC"}
+    return Command("talks", "voximplant.statistic.get", wanted)
+
+
+def _finish_by(telling: Telling, responsible: str | None, user: str | None) -> Job:
+    who = {"USER_ID": int(user)} if user else person(telling.settings, whose(telling.call, telling.tenant, responsible), telling.user)
+    return _finish_with(telling, who, may_replace=True)
+
+
+def _finish_with(telling: Telling, who: Mapping[str, Any], *, may_replace: bool) -> Job:
+    call, payload = telling.call, telling.delivery.payload
+    commands: list[Command] = []
+    if telling.call_id is None:
+        first = person(telling.settings, first_seen_by(call), telling.user) if may_replace else who
+        commands.append(_register(telling, first, show=False))
+    is_answered = call.result is Result.ANSWERED
+    params = {
+        "CALL_ID": telling.call_id or Ref("register", ("CALL_ID",)), **who, "DURATION": max(1, round(call.talk_seconds)) if is_answered else 0,
+        "STATUS_CODE": payload.get("status") or status_code(call), "FAILED_REASON": payload.get("reason"),
+    }  # fmt: skip
+    commands.append(Command("finish", "telephony.externalCall.finish", params))
+
+    def read(answers: Answers) -> Outcome | Job:
+        registered = _registered(answers["register"]) if "register" in answers else None
+        if any(_is_unknown_user(answer) for answer in answers.values()) and may_replace and telling.user is not None:
+            with_id = _remembering(telling, registered)
+            return _finish_with(with_id, {"USER_ID": int(telling.user)}, may_replace=False)
+        if registered is None and "register" in answers:
+            return _final(answers["register"])
+        return _finished(telling, registered, answers["finish"])
+
+    return Job(commands, read)
+
+
+def _remembering(telling: Telling, registered: Delivered | None) -> Telling:
+    memory = {**telling.memory, **(registered.memory if registered else {})}
+    return Telling(telling.delivery, telling.settings, telling.tenant, telling.user, memory)
+
+
+def _finished(telling: Telling, registered: Delivered | None, answer: Answer) -> Outcome | Job:
+    known = registered.memory if registered else {}
+    if isinstance(answer, Accepted):
+        result = answer.result if isinstance(answer.result, Mapping) else {}
+        memory: dict[str, Any] = {**known, "call_id": telling.call_id or known.get("call_id"), "finished": True, "user": _id(result.get("PORTAL_USER_ID"))}
+        if result.get("CRM_ENTITY_ID"):
+            memory["entity"] = [str(result.get("CRM_ENTITY_TYPE")), str(result["CRM_ENTITY_ID"])]
+            memory.setdefault("known", telling.memory.get("known", True))
+        return Delivered("", memory)
+    if isinstance(answer, Rejected) and "call is not found" in answer.reason.lower() and telling.call_id is not None and telling.delivery.attempt > 1:
+        looked = Command("talks", "voximplant.statistic.get", {"FILTER": {"CALL_ID": telling.call_id}})
+        return Job([looked], lambda answers: _was_finished(telling, answer, answers["talks"]))
+    return answer
+
+
+def _was_finished(telling: Telling, refused: Rejected, looked: Answer) -> Outcome:
+    if isinstance(looked, Accepted) and not _rows(looked):
+        return refused
+    if not isinstance(looked, (Accepted, Rejected)) and not _is_denied(looked):
+        return looked
+    return Delivered("a former attempt had arrived", {"call_id": telling.call_id, "finished": True})
+
+
+def _attach(telling: Telling) -> Outcome | Job:
+    links = telling.delivery.recordings
+    if not links:
+        return Delivered("there is nothing to hand over: the recording is empty, or recordings are switched off")
+    if telling.call_id is None:
+        return Rejected("the portal was never told of the call")
+    command = Command("attach", "telephony.externalCall.attachRecord", {"CALL_ID": telling.call_id, "RECORD_URL": links[0]})
+    return Job([command], lambda answers: _attached(answers["attach"]))
+
+
+def _attached(answer: Answer) -> Outcome:
+    if isinstance(answer, Accepted):
+        return Delivered()
+    words = getattr(answer, "reason", "").lower()
+    if isinstance(answer, Rejected) and ("not finished yet" in words or "http error code" in words):
+        return Retry(answer.reason, NOT_FINISHED_AGAIN_S)
+    return answer
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------------------
+
+
+def _apply_rule(telling: Telling) -> Outcome | Job:
+    rule = telling.delivery.payload.get("known" if telling.memory.get("known") else "unknown")
+    if rule is None:
+        return Delivered("no rule fits")
+    if rule["do"] == "task":
+        return _add_task(telling, rule)
+    if telling.memory.get("entity") or telling.memory.get("known"):
+        return Delivered("the number is somebody's")
+    kind = str(rule["do"])
+    find = Command("find", "crm.duplicate.findbycomm", {"type": "PHONE", "values": [telling.call.customer_number]})
+    return Job([find], lambda answers: _add_unless_found(telling, kind, answers["find"]))
+
+
+def _add_unless_found(telling: Telling, kind: str, found: Answer) -> Outcome | Job:
+    if not isinstance(found, Accepted):
+        return found
+    if found.result:
+        return Delivered("the number is somebody's by now")
+    call, user = telling.call, telling.memory.get("user") or telling.user
+    name = call.customer_name or call.customer_number
+    fields: dict[str, Any] = {
+        "NAME": name, "PHONE": [{"VALUE": call.customer_number, "VALUE_TYPE": "WORK"}], "SOURCE_ID": "CALL", "ASSIGNED_BY_ID": user,
+        **({"TITLE": f"{name} ({call.line})" if call.line else name} if kind == "lead" else {}),
+    }  # fmt: skip
+
+    def read(answers: Answers) -> Outcome:
+        answer = answers["add"]
+        return Delivered("", {"entity": [kind.upper(), str(answer.result)]}) if isinstance(answer, Accepted) else answer
+
+    return Job([Command("add", f"crm.{kind}.add", {"fields": fields})], read)
+
+
+def _add_task(telling: Telling, rule: Mapping[str, Any]) -> Outcome | Job:
+    if telling.memory.get("task"):
+        return Delivered("there is a task already")
+    call, user = telling.call, telling.memory.get("user") or telling.user
+    ended = call.ended_at or call.started_at
+    fields: dict[str, Any] = {
+        "TITLE": f"☎ {call.customer_number}" + (f" · {call.customer_name}" if call.customer_name else ""),
+        "DESCRIPTION": " · ".join(filter(None, [_iso(call.started_at, telling.tenant), call.line, call.id])), "RESPONSIBLE_ID": user,
+    }  # fmt: skip
+    if rule.get("task_deadline_s"):
+        fields["DEADLINE"] = _iso(ended + rule["task_deadline_s"], telling.tenant)
+    entity = telling.memory.get("entity")
+    if entity and entity[0] in _PREFIX:
+        fields["UF_CRM_TASK"] = [f"{_PREFIX[entity[0]]}_{entity[1]}"]
+
+    def read(answers: Answers) -> Outcome:
+        answer = answers["task"]
+        if not isinstance(answer, Accepted):
+            return answer
+        task = answer.result.get("task") if isinstance(answer.result, Mapping) else None
+        return Delivered("", {"task": str(task["id"])}) if isinstance(task, Mapping) and task.get("id") else Ambiguous("the portal names no task")
+
+    return Job([Command("task", "tasks.task.add", {"fields": fields})], read)
+
+
+def _close_task(telling: Telling) -> Outcome | Job:
+    task = telling.memory.get("task")
+    if task is None:
+        return Delivered("there is no task to close")
+    look, complete = Command("look", "tasks.task.get", {"taskId": task}), Command("complete", "tasks.task.complete", {"taskId": task})
+
+    def read(answers: Answers) -> Outcome:
+        answer, looked = answers["complete"], answers["look"]
+        if isinstance(answer, Accepted):
+            return Delivered()
+        before = looked.result.get("task") if isinstance(looked, Accepted) and isinstance(looked.result, Mapping) else None
+        is_closed = isinstance(before, Mapping) and str(before.get("status")) in CLOSED_TASK
+        return Delivered("somebody had closed it") if is_closed or isinstance(looked, Rejected) else answer
+
+    return Job([look, complete], read)
+
+
+# -- answers -------------------------------------------------------------------------------------------------------------------------
+
+
+async def _in_statistics(portal: Portal, wanted: Mapping[str, str]) -> Mapping[str, Any] | Outcome | None:
+    """The call's line in the portal's statistics, None when it surely is not there, or why that cannot be said."""
+    answer = await portal.call("voximplant.statistic.get", {"FILTER": wanted}, FINISH)
+    if isinstance(answer, Accepted):
+        return next(iter(_rows(answer)), None)
+    if isinstance(answer, Rejected) or _is_denied(answer):
+        return Ambiguous(f"it may have arrived, and the statistics cannot be asked: {getattr(answer, 'reason', '')}")
+    return answer
+
+
+def _rows(answer: Accepted) -> list[Mapping[str, Any]]:
+    return [row for row in answer.result if isinstance(row, Mapping)] if isinstance(answer.result, list) else []
+
+
+def _talked(answer: Answer) -> str | None:
+    """Who talked with the customer last; nobody when the statistics cannot be asked."""
+    return next((user for row in _rows(answer) if (user := _id(row.get("PORTAL_USER_ID")))), None) if isinstance(answer, Accepted) else None
+
+
+def _assigned(answer: Answer) -> str | None:
+    return next((user for row in _rows(answer) if (user := _id(row.get("ASSIGNED_BY_ID")))), None) if isinstance(answer, Accepted) else None
+
+
+def _id(value: Any) -> str | None:
+    return str(value) if isinstance(value, (str, int)) and str(value).isdecimal() and str(value) != "0" else None
+
+
+def _is_unknown_user(answer: Answer) -> bool:
+    return isinstance(answer, Rejected) and "user is not found" in answer.reason.lower()
+
+
+def _is_denied(answer: Answer) -> bool:
+    return "ACCESS_DENIED" in getattr(answer, "reason", "").upper() or "INSUFFICIENT_SCOPE" in getattr(answer, "reason", "").upper()
+
+
+def _final(answer: Answer) -> Outcome:
+    return answer if not isinstance(answer, Accepted) else Ambiguous("the portal registered the call without a CALL_ID")
+
+
+def _iso(at: float, tenant: Tenant) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone(ZoneInfo(tenant.timezone)).isoformat(timespec="seconds")
