@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adapters.base import Adapter
+from adapters.bitrix24.deliver import Bitrix24
 from adapters.retailcrm.deliver import RetailCrm
 
 
 def adapters() -> Mapping[str, Adapter]:
     """All adapters by the name of their integration, in the order in which they are asked."""
-    found: list[Adapter] = [RetailCrm()]
+    found: list[Adapter] = [RetailCrm(), Bitrix24()]
     return {adapter.name: adapter for adapter in found}

@@ -6,6 +6,7 @@ It runs on RetailCRM and on a deliberately stateful fake.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 
 from adapters.base import Adapter, CanRefresh, Tenant
+from adapters.bitrix24.deliver import Bitrix24
 from adapters.registry import adapters
 from adapters.retailcrm.deliver import RetailCrm
 from daemon.model.call import Direction, Result
 from daemon.model.delivery import Kind
 from daemon.model.signal import CallChange, Ended, Ringing
 from daemon.store.pool import Database
+from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.retailcrm import RetailCrmSandbox
 from tests.fakes.stateful import Stateful, StatefulCrm
 from tests.rig import NUMBER, Rig, a_call, rig, ringing
@@ -37,7 +40,7 @@ class Bench:
     mend_credentials: Callable[[], dict[str, Any]]
 
 
-@pytest.fixture(params=["retailcrm", "stateful"])
+@pytest.fixture(params=["retailcrm", "bitrix24", "stateful"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     if request.param == "retailcrm":
         box = RetailCrmSandbox(codes=("150", "151"))
@@ -52,6 +55,18 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
             lambda: box.switches.fail_next.append("done-then-silence"), change_key, lambda: {"domain": url, "api_key": box.api_key},
         )  # fmt: skip
         await box.stop()
+    elif request.param == "bitrix24":
+        portal = Bitrix24Sandbox()
+        await portal.start()
+
+        def give_another_key() -> None:
+            portal.webhook_code = "another0key"
+
+        yield Bench(
+            Bitrix24(), portal.settings(), portal.webhook_code, lambda: [call.id for call in portal.finished()],
+            lambda: portal.switches.fail_next.append("done-then-silence"), give_another_key, portal.settings,
+        )  # fmt: skip
+        await portal.stop()
     else:
         crm = StatefulCrm()
         url = await crm.start()
@@ -77,7 +92,7 @@ def parsed(bench: Bench) -> Any:
 
 
 def test_every_registered_adapter_has_a_bench_here() -> None:
-    assert set(adapters()) == {"retailcrm"}
+    assert set(adapters()) == {"retailcrm", "bitrix24"}
 
 
 def test_planning_is_pure_and_gives_the_same_keys_for_the_same_change(bench: Bench) -> None:
@@ -200,7 +215,8 @@ async def test_the_connection_test_names_what_is_wrong(bench: Bench, db: Databas
 
 
 async def test_an_unreachable_crm_is_retried_and_the_call_is_not_lost(bench: Bench, db: Database) -> None:
-    unreachable = {key: "http://127.0.0.1:9" if isinstance(value, str) and value.startswith("http") else value for key, value in bench.settings.items()}
+    moved = {key: re.sub(r"^http://127\.0\.0\.1:\d+", "http://127.0.0.1:9", value) for key, value in bench.settings.items() if isinstance(value, str)}
+    unreachable = {**bench.settings, **moved}
     async with rig(db, bench.adapter, unreachable) as r:
         await r.record(a_call(), Ended(()))
         await waiting_with_an_error(r)
