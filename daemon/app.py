@@ -46,6 +46,7 @@ from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
 from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.clicks import open_clicks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
@@ -116,6 +117,8 @@ class App:
         presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
+        clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
+        at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, self.owner)
@@ -148,6 +151,7 @@ class App:
             check=crm.check,
             glance=partial(glance, db),
             originate=originating.service,
+            clicks=clicks,
             posted=self._posted,
             statuses=statuses,
             smart_redirect=asks.smart_redirect,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 MAX_LENGTH = 500
 CALL_START, CALLBACK_START = "ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART"
 CALLBACK_CLICK = "callback:"
+TOKEN = "AUTH[APPLICATION_TOKEN]"  # noqa: S105
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -34,7 +35,6 @@ class PortalEvent:
     `call_id`: the portal's call, which it has registered itself.
     """
 
-    token: str
     name: str
     key: str
     phone: str = ""
@@ -47,33 +47,37 @@ class PortalEvent:
         return self.name in (CALL_START, CALLBACK_START)
 
 
+def token_of(pairs: Pairs) -> str:
+    """The application token alone, empty when there is none or more than one: whose event it is, before anything else is read."""
+    found = {value for name, value in pairs if name.upper() == TOKEN}
+    return found.pop() if len(found) == 1 else ""
+
+
 def read_event(pairs: Pairs) -> PortalEvent:
     """Reads the form. Raises BadInbound."""
     found = _read(pairs)
-    name, token = found.get("EVENT", "").upper(), found.get("AUTH[APPLICATION_TOKEN]", "")
-    if not token:
-        raise BadInbound("auth[application_token] is missing: whose event it is", "auth[application_token]", "missing_parameter")
+    name = found.get("EVENT", "").upper()
     if name not in (CALL_START, CALLBACK_START):
-        return PortalEvent(token, name, "")
+        return PortalEvent(name, "")
     phone = found.get("DATA[PHONE_NUMBER_INTERNATIONAL]") or found.get("DATA[PHONE_NUMBER]", "")
     if not phone:
         raise BadInbound("data[PHONE_NUMBER] is missing: the number to dial", "data[PHONE_NUMBER]", "missing_parameter")
     user, line = _id(found.get("DATA[USER_ID]")), found.get("DATA[LINE_NUMBER]") or None
     if name == CALLBACK_START:
         seed = "\0".join((phone, found.get("TS", ""), line or "", found.get("DATA[CRM_ENTITY_ID]", "")))
-        return PortalEvent(token, name, CALLBACK_CLICK + hashlib.sha256(seed.encode()).hexdigest()[:32], phone, None, line)
+        return PortalEvent(name, CALLBACK_CLICK + hashlib.sha256(seed.encode()).hexdigest()[:32], phone, None, line)
     if user is None:
         raise BadInbound("data[USER_ID] is missing: who clicked", "data[USER_ID]", "missing_parameter")
     call_id = found.get("DATA[CALL_ID]") or None
     seed = "\0".join((phone, user, found.get("TS", "")))
-    return PortalEvent(token, name, call_id or f"click:{hashlib.sha256(seed.encode()).hexdigest()[:32]}", phone, user, line, call_id)
+    return PortalEvent(name, call_id or f"click:{hashlib.sha256(seed.encode()).hexdigest()[:32]}", phone, user, line, call_id)
 
 
 def _read(pairs: Pairs) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         key = name.upper()
-        if key not in ("EVENT", "TS", "AUTH[APPLICATION_TOKEN]") and not key.startswith("DATA["):
+        if key not in ("EVENT", "TS") and not key.startswith("DATA["):
             continue
         if len(name) > MAX_LENGTH or len(value) > MAX_LENGTH:
             raise BadInbound(f"{name[:40]} is longer than {MAX_LENGTH} characters", name[:40])

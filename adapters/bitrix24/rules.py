@@ -64,6 +64,17 @@ def status_code(call: Call) -> str:
     return code or "OTHER"
 
 
+def refusal_code(code: str) -> str:
+    """STATUS_CODE of a click that was never dialled, by the refusal's code. Pure."""
+    if code == "bad_number":
+        return "404"
+    if code in ("no_extension", "unknown_extension", "missing_parameter", "nobody"):
+        return "480"
+    if code == "pbx_link_down":
+        return "503"
+    return "603-S" if code == "repeated" else "403"
+
+
 # -- people --------------------------------------------------------------------------------------------------------------------
 
 

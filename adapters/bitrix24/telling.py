@@ -16,7 +16,7 @@ from adapters.base import Connection, Tenant
 from adapters.bitrix24.client import Accepted, Answer, Command, Portal, Ref
 from adapters.bitrix24.config import Bitrix24Settings
 from adapters.bitrix24.limits import FINISH, MAX_BATCH, POPUP, RECORD
-from adapters.bitrix24.rules import first_seen_by, person, status_code, users_of, whose
+from adapters.bitrix24.rules import first_seen_by, person, refusal_code, status_code, users_of, whose
 from daemon.model.call import Call, Direction, Result
 from daemon.model.delivery import Ambiguous, Delivered, Delivery, Kind, Outcome, Rejected, Retry
 from daemon.model.phone import digits_of
@@ -58,12 +58,17 @@ class Telling:
     @property
     def call_id(self) -> str | None:
         """The portal's CALL_ID, where it has the call: from registering it, or because the portal itself began it."""
-        return self.delivery.payload.get("call_id") or self.memory.get("call_id") or self.own_click
+        return self.memory.get("call_id") or self.own_click
+
+    @property
+    def click(self) -> str:
+        """What the portal's request for this call is known by; empty when it came about otherwise."""
+        return str(self.delivery.payload.get("click") or self.memory.get("click") or "")
 
     @property
     def own_click(self) -> str | None:
         """The CALL_ID with which the portal asked for this call."""
-        click = self.memory.get("click")
+        click = self.click
         return click if click and not click.startswith(_NOT_A_CALL_ID) else None
 
 
@@ -185,7 +190,7 @@ def _hide(telling: Telling) -> Outcome | Job:
 
 def _register(telling: Telling, user: Mapping[str, Any], *, show: bool) -> Command:
     call = telling.call
-    is_callback = str(telling.memory.get("click") or "").startswith(CALLBACK_CLICK)
+    is_callback = telling.click.startswith(CALLBACK_CLICK)
     kind = INCOMING if call.direction is Direction.IN else CALLBACK if is_callback else OUTGOING
     params = {
         **user, "PHONE_NUMBER": call.customer_number, "TYPE": kind, "CALL_START_DATE": _iso(call.started_at, telling.tenant),
@@ -228,6 +233,8 @@ def _finish(telling: Telling) -> Outcome | Job:
     """Once per call: only the first one counts. It carries who talked last."""
     if telling.memory.get("finished"):
         return Delivered("it was finished before")
+    if telling.delivery.payload.get("user"):
+        return _finish_by(telling, None, str(telling.delivery.payload["user"]))
     chosen = telling.delivery.payload.get("responsible") or {}
     responsible = chosen.get("known" if telling.memory.get("known") else "unknown")
     if responsible == "entity":
@@ -257,7 +264,7 @@ def _finish_with(telling: Telling, who: Mapping[str, Any], *, may_replace: bool)
     is_answered = call.result is Result.ANSWERED
     params = {
         "CALL_ID": telling.call_id or Ref("register", ("CALL_ID",)), **who, "DURATION": max(1, round(call.talk_seconds)) if is_answered else 0,
-        "STATUS_CODE": payload.get("status") or status_code(call), "FAILED_REASON": payload.get("reason"),
+        "STATUS_CODE": refusal_code(str(payload["code"])) if "code" in payload else status_code(call), "FAILED_REASON": payload.get("reason"),
     }  # fmt: skip
     commands.append(Command("finish", "telephony.externalCall.finish", params))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -54,7 +54,10 @@ class Rule(Strict):
 
 
 class IntegrationSettings(Strict):
-    """Every integration's settings begin with these."""
+    """Every integration's settings begin with these. `proofs`: secrets of it with which the CRM proves itself when it calls here; of all
+    enterprises, each is one's alone."""
+
+    proofs: ClassVar[tuple[str, ...]] = ()
 
     enabled: bool = True
     mode: Literal["live", "observe"] = Field(default="live", description="observe: everything is computed and logged, nothing is sent")

@@ -129,6 +129,10 @@ class Tenants:
             await self._repository.put(connection, _stored(document))
             secret = self._documents.open(document["secret"], number, "secret")
             await self._inbound.replace_within(connection, TokenOwner(number, "", "secret"), secret)
+            for name, model in self._kinds.items():
+                for field in model.proofs:
+                    proof = self._documents.open(document["integrations"].get(name, {}).get(field), number, f"integrations.{name}.{field}")
+                    await self._inbound.replace_within(connection, TokenOwner(number, name, field), proof)
         await self._cache.refresh({number})
         return self._documents.shown(document), fingerprint(document), before is None
 
