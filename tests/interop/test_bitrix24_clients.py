@@ -163,6 +163,8 @@ async def test_the_vendors_sdk_meets_an_expired_token(portal: Bitrix24Sandbox) -
 
 FAST = """
 import asyncio, json, sys
+from fast_bitrix24 import BitrixAsync
+from fast_bitrix24.server_response import ErrorInServerResponseException
 
 async def main():
     client, found = BitrixAsync(sys.argv[1], verbose=False), {}
