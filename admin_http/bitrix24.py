@@ -38,6 +38,25 @@ async def events(ask: Ask) -> web.StreamResponse:
     return answer({"accepted": True})
 
 
+async def install_address(ask: Ask) -> web.StreamResponse:
+    """An address for the first installation of the portal's local application: the portal posts its tokens there."""
+    assert ask.services.joined.consent is not None
+    return answer({"url": await ask.services.joined.consent.address(ask.enterprise, BITRIX24, ask.actor)})
+
+
+async def installed(ask: Ask) -> web.StreamResponse:
+    """The portal installs the application and brings its tokens and its application token."""
+    state = ask.request.query.get("state", "")
+    if not state:
+        raise Unauthorized("the state is missing: whose installation it is")
+    assert ask.services.joined.consent is not None
+    brought = {name: value for name, value in _form(await ask.request.read()) if value.isprintable()}
+    done = await ask.services.joined.consent.finish(BITRIX24, state, None, {**{name: v for name, v in ask.request.query.items() if v.isprintable()}, **brought})
+    if not done.told.ok:
+        raise VochidError(f"the portal was not connected: {done.told.detail}", code="not_connected")
+    return answer({"accepted": True})
+
+
 def _form(body: bytes) -> list[tuple[str, str]]:
     """The parameters; none when the body is no form, is not UTF-8, or has too many of them."""
     try:
@@ -46,6 +65,14 @@ def _form(body: bytes) -> list[tuple[str, str]]:
         return []
 
 
+_ADDRESS = "/api/enterprises/{n}/integrations/bitrix24/install-address"
+_STATE = (("state", "from install-address; single use, ten minutes"),)
 _BODY = {"type": "object", "description": "application/x-www-form-urlencoded: event, data[…], auth[application_token]"}
 
-ROUTES = (Route("POST", "/bitrix24/events", events, "Clicks on numbers and call-back requests of a Bitrix24 portal", body=_BODY, open=True),)
+_INSTALLED = {"type": "object", "description": "application/x-www-form-urlencoded: AUTH_ID … or auth[…], as the portal sends them"}
+
+ROUTES = (
+    Route("POST", "/bitrix24/events", events, "Clicks on numbers and call-back requests of a Bitrix24 portal", body=_BODY, open=True),
+    Route("POST", "/bitrix24/install", installed, "A Bitrix24 portal brings its application's tokens", query=_STATE, body=_INSTALLED, open=True),
+    Route("POST", _ADDRESS, install_address, "An address for the first installation of a portal's local application: once, ten minutes"),
+)

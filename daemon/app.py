@@ -134,7 +134,9 @@ class App:
             managers=admin.managers,
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
-            consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
+            consent=Consenting(
+                crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise}), inbound
+            ),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),

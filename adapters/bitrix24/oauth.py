@@ -69,7 +69,7 @@ async def consented(connection: Connection, answer: Mapping[str, str]) -> Regist
     user = await _user_of(connection, tokens)
     async with connection.tokens.lock():
         await connection.tokens.save(_kept(tokens, settings, {"user_id": user} if user else {}))
-    return Registered(True, "connected")
+    return Registered(True, "connected", proof=str(tokens["application_token"]) if tokens.get("application_token") else None)
 
 
 async def renew(connection: Connection, stale: str) -> Access | Outcome:
@@ -150,7 +150,7 @@ async def _user_of(connection: Connection, tokens: Mapping[str, Any]) -> str | N
 
 
 def _kept(tokens: Mapping[str, Any], settings: Bitrix24Settings, former: Mapping[str, Any]) -> dict[str, Any]:
-    names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "application_token", "scope")
+    names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "scope")
     merged = {**former, **{name: tokens[name] for name in names if tokens.get(name)}}
     return {**merged, "client_id": settings.client_id}
 

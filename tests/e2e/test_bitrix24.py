@@ -120,6 +120,16 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
         assert (done.status_code, urlsplit(done.headers["location"]).path) == (303, f"/e/{NUMBER}/integrations/bitrix24")
         assert (await browser.get(back)).status_code == 400
     assert (await api.post(f"{ONE}/integrations/bitrix24/test")).json()["ok"]
+    # The portal may bring its tokens itself, and with them what its events will carry.
+    address = (await api.post(f"{ONE}/integrations/bitrix24/install-address")).json()["url"]
+    granted = box.grant()
+    form = {"AUTH_ID": granted.access, "REFRESH_ID": granted.refresh, "APPLICATION_TOKEN": box.application_token}
+    where = {"DOMAIN": box.url.partition("//")[2], "PROTOCOL": "0"}
+    async with httpx.AsyncClient(trust_env=False) as portal:
+        assert (await portal.post(address, params={"state": urlsplit(address).query.partition("=")[2], **where}, data=form)).json() == {"accepted": True}
+        is_problem(await portal.post(address, data=form), 400, "bad_state")
+        known = {"event": "ONAPPTEST", "auth[application_token]": box.application_token}
+        assert (await portal.post(f"{base}{EVENTS}", data=known)).status_code == 200
     managers = (await api.get(f"{ONE}/integrations/bitrix24/managers")).json()["items"]
     assert {manager["id"]: manager["extension"] for manager in managers} == {"1": None, "12": "150", "13": "151", "14": "152", "15": "153", "16": None}
 
