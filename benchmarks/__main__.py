@@ -8,7 +8,7 @@ import platform
 
 import asyncpg
 
-from benchmarks import call_model, downloads, settings_cache
+from benchmarks import bitrix24, call_model, downloads, settings_cache
 from benchmarks.click_to_originate import measure_clicks
 from benchmarks.event_to_popup import measure
 from benchmarks.fastagi import measure as measure_fastagi
@@ -67,10 +67,24 @@ def _downloads() -> None:
         print(f"{name:>22} {result.mb_per_s:>8.0f} {result.first(0.5):>9.1f} {result.first(0.9):>9.1f} {result.first(0.99):>9.1f}")
     print(f"memory of the daemon: {own.rss_before_mb:.0f} MB before, {own.rss_highest_mb:.0f} MB at its highest", flush=True)
 
+    _bitrix24()
+
     print("\nFastAGI: connect -> last variable set, as the dialplan waits")
     print(f"{'':<34} {'p50, ms':>9} {'p99, ms':>9} {'max, ms':>9}   dialogues by VOCHI_STATUS")
     for line in run_async(measure_fastagi()):
         print(line, flush=True)
+
+
+def _bitrix24() -> None:
+    print("\nBitrix24: HTTP requests to the portal per telephone call, recording and cards included")
+    costs = run_async(bitrix24.measure_requests())
+    print(f"ring group {costs.ring_group:.2f}, one phone {costs.one_phone:.2f}, missed by a group {costs.missed:.2f}, after an outage {costs.backlog:.2f}")
+    found, refused = run_async(bitrix24.measure_popups())
+    print("Popup -> answered by the portal, while ends fill its bucket of 50 that drains 2 a second; 40 popups, one a second")
+    print(
+        f"p50 {found[len(found) // 2]:.1f} ms, p90 {found[int(len(found) * 0.9)]:.1f} ms, max {found[-1]:.1f} ms; {refused} requests refused by the portal",
+        flush=True,
+    )
 
 
 def _call_model() -> None:

@@ -29,4 +29,5 @@ POLICY = Policy(
         OAUTH: Rate(5, 1.0),
     },
     concurrency=8,
+    kept_for_popups=2,
 )

@@ -19,7 +19,7 @@ from daemon.delivery.health import Breaker, Health, HealthView
 from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
-from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Outcome, Rejected, Retry, Throttled
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Outcome, Rejected, Retry, Throttled
 from daemon.model.phone import masked
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
@@ -30,6 +30,7 @@ ACCOUNT_WAIT_S = 3.0
 REFRESH_DEADLINE_S = 15.0
 DRAIN_S = 20.0
 DEFAULT_DEADLINE_S = 10.0
+POPUPS = (Kind.POPUP, Kind.HANGUP)
 Key = tuple[str, str]
 
 log = structlog.get_logger()
@@ -151,13 +152,13 @@ class Dispatcher:
             self._launch(key, worker, port, [claimed])
             room, started = room - 1, True
         for kind in batched:
-            repeatable = kind in port.policy.repeatable
+            repeatable, kept = kind in port.policy.repeatable, 0 if kind in POPUPS else port.policy.kept_for_popups
             # What was tried before goes alone: one bad item must not take its neighbours along again and again.
-            if room > 0:
-                for claimed in await self._outbox.claim(*key, [kind], room, claim_s, repeatable=repeatable, fresh=False):
+            if room > kept:
+                for claimed in await self._outbox.claim(*key, [kind], room - kept, claim_s, repeatable=repeatable, fresh=False):
                     self._launch(key, worker, port, [claimed])
                     room, started = room - 1, True
-            if room > 0 and (fresh := await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=repeatable, fresh=True)):
+            if room > kept and (fresh := await self._outbox.claim(*key, [kind], port.policy.batch[kind], claim_s, repeatable=repeatable, fresh=True)):
                 self._launch(key, worker, port, fresh)
                 room, started = room - 1, True
         return started

@@ -155,7 +155,8 @@ class Policy:
 
     deadline_s: per kind that the CRM is told, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
     the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
-    concurrency: requests in flight per CRM account. mp3: the CRM plays recordings as MP3 only.
+    concurrency: requests in flight per CRM account. kept_for_popups: how many of them no other batched kind takes, where those wait long for
+    their places. mp3: the CRM plays recordings as MP3 only.
     """
 
     deadline_s: Mapping[Kind, float]
@@ -164,6 +165,7 @@ class Policy:
     rates: Mapping[str, Rate | Leak]
     concurrency: int
     mp3: bool = False
+    kept_for_popups: int = 0
 
 
 @dataclass(frozen=True, slots=True)

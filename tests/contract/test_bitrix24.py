@@ -14,10 +14,11 @@ from daemon.model.call import Call, Direction, Leg, LegKind, Result
 from daemon.model.crm import Registration
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Rejected, Retry, Throttled
 from daemon.model.signal import Answered, CalledBack, Ended, RecordingAdded, Ringing, StoppedRinging
+from daemon.store.pool import Database
 from lab.crm.bitrix24 import Bitrix24Sandbox, PortalUser
 from lab.crm.bitrix24_data import Params, PortalCall
 from tests.fakes.portal import TENANT, Desk, desk
-from tests.rig import a_call, ringing
+from tests.rig import NUMBER, a_call, rig, ringing
 
 CUSTOMER = "+375296254070"
 MISSED = {"answered_at": None, "result": Result.NO_ANSWER, "talk_seconds": 0.0, "answered_by": None, "last_talked": None}
@@ -582,3 +583,28 @@ def test_deliveries_of_one_request_stay_within_a_batch() -> None:
     assert 2 * batch[Kind.POPUP] <= 50
     assert 3 * batch[Kind.JOURNAL] <= 50
     assert isinstance(Delivery(1, Kind.POPUP, a_call(), {}, 1), Delivery)
+
+
+async def test_a_storm_of_refusals_loses_nothing_and_doubles_nothing(db: Database) -> None:
+    """Through the outbox: whatever the portal says on the way, each call is finished once, and the connection is not given up."""
+    box = Bitrix24Sandbox()
+    await box.start()
+    try:
+        async with rig(db, Bitrix24(), box.settings()) as r:
+            calls = [a_call() for _ in range(5)]
+            box.switches.fail_next.extend(["503-limit", "503", "500-json", "reset", "502", "truncated", "503-limit"])
+            for call in calls:
+                await r.live_call(call)
+            async with asyncio.timeout(30):
+                while len(box.finished()) < len(calls):
+                    await r.hurry()
+                    r.dispatcher._workers[(NUMBER, "bitrix24")].health.__init__()  # type: ignore[misc]  # the pauses of a storm are not waited for
+                    r.dispatcher.wake(NUMBER, "bitrix24")
+                    await asyncio.sleep(0.05)
+            assert {row["state"] for row in await r.settled() if row["kind"] == "journal"} == {"delivered"}
+            assert sorted(call.external_id for call in box.finished()) == sorted(call.id for call in calls)
+            assert len(box.data.calls) == len(calls)
+            assert not box.switches.fail_next
+            assert "needs_reauth" not in [state[2] for state in r.states]
+    finally:
+        await box.stop()

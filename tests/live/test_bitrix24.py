@@ -172,10 +172,3 @@ async def clicks(day: Day) -> None:
         "there is no such customer": "404", "a rule forbids it": "403",
     }  # fmt: skip
     assert [call.id for call in day.box.data.calls.values() if not call.by_portal] == registered
-
-
-async def test_a_storm_of_refusals_loses_nothing_and_doubles_nothing(day: Day) -> None:
-    day.box.switches.fail_next.extend(["503-limit", "503", "500-json", "503-limit", "reset", "502"])
-    await SCENARIOS["inbound-answered"].play(day.on)
-    assert said((await day.finished(1, 60))[0])["code"] == "200"
-    assert [call.row is not None for call in day.box.data.calls.values()] == [True]
