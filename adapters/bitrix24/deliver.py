@@ -33,6 +33,7 @@ class Bitrix24:
     title: ClassVar[str] = "Bitrix24"
     settings: ClassVar[type[IntegrationSettings]] = Bitrix24Settings
     policy: ClassVar[Policy] = POLICY
+    extensions_in_entry: ClassVar[bool] = False
 
     def account(self, settings: Bitrix24Settings) -> str:
         return settings.portal

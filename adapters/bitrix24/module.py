@@ -56,11 +56,13 @@ async def managers(connection: Connection) -> Sequence[CrmUser]:
 
 
 async def set_extensions(connection: Connection, extensions: Mapping[str, str]) -> None:
-    """Sets the users' inner phones where they differ; what others hold is cleared first, so that no number is two people's at any moment.
-    Raises LookupFailed."""
+    """Sets the users' inner phones where they differ. They are the portal's own data: cleared is only what is given to somebody else, and first, so
+    that no number is two people's at any moment, and whom the settings say to have none. Raises LookupFailed."""
     portal = Portal(connection)
+    none = {user for user, extension in connection.settings.user_extensions.items() if not extension}
     held = {user.id: user.extension for user in map(_user, await _all_users(portal))}
-    cleared = [user for user, extension in held.items() if extension and extensions.get(user) != extension]
+    moved = {extension: user for user, extension in extensions.items()}
+    cleared = [user for user, extension in held.items() if extension and (moved.get(extension, user) != user or user in none)]
     given = [(user, extension) for user, extension in extensions.items() if user in held and held[user] != extension]
     commands = [Command(f"clear{user}", "user.update", {"ID": user, "UF_PHONE_INNER": ""}) for user in cleared]
     commands += [Command(f"give{user}", "user.update", {"ID": user, "UF_PHONE_INNER": extension}) for user, extension in given]

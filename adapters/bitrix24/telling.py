@@ -18,7 +18,7 @@ from adapters.bitrix24.config import Bitrix24Settings
 from adapters.bitrix24.limits import FINISH, MAX_BATCH, POPUP, RECORD
 from adapters.bitrix24.rules import first_seen_by, person, refusal_code, status_code, users_of, whose
 from daemon.model.call import Call, Direction, Result
-from daemon.model.delivery import Ambiguous, Delivered, Delivery, Kind, Outcome, Rejected, Retry
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Outcome, Rejected, Retry
 from daemon.model.phone import digits_of
 
 OUTGOING, INCOMING, CALLBACK = 1, 2, 4
@@ -87,7 +87,7 @@ async def tell(connection: Connection, batch: Sequence[Delivery]) -> Sequence[Ou
         for some in _groups(now):
             for index, result in (await _round(portal, some, _BUCKETS[batch[0].kind])).items():
                 _place(index, result, at_work, outcomes)
-    return [outcomes.get(index, Retry("the portal was asked too often")) for index in range(len(batch))]
+    return [_one_right_less(delivery, outcomes.get(index, Retry("the portal was asked too often"))) for index, delivery in enumerate(batch)]
 
 
 async def reconcile(connection: Connection, delivery: Delivery) -> Outcome:
@@ -105,6 +105,12 @@ async def reconcile(connection: Connection, delivery: Delivery) -> Outcome:
     if isinstance(found, Mapping):
         return Delivered("it had arrived", {"call_id": found.get("CALL_ID"), "finished": True})
     return Retry("it had not arrived", after_s=0) if found is None else found
+
+
+def _one_right_less(delivery: Delivery, outcome: Outcome) -> Outcome:
+    """A right that only a rule needs (to make tasks, leads) stops that rule's item and not the telephony."""
+    is_rules = delivery.payload.get("step") in ("rule", "close")
+    return Rejected(outcome.reason) if is_rules and isinstance(outcome, AuthExpired) and _is_denied(outcome) else outcome
 
 
 # -- rounds ------------------------------------------------------------------------------------------------------------------------

@@ -310,6 +310,13 @@ async def test_a_lost_task_is_never_made_twice() -> None:
         assert isinstance(await d.adapter.reconcile(d.connection(), d.delivery(missed, item)), Ambiguous)
 
 
+async def test_a_right_that_only_a_rule_needs_stops_the_rule_and_not_the_telephony() -> None:
+    async with desk(rules=[{"answered": False, "do": "task"}]) as d:
+        d.box.scopes.discard("task")
+        assert [type(outcome) for outcome in await d.tell(a_call(**MISSED), Ended(()))] == [Delivered, Rejected]
+        assert [check.name for check in await d.adapter.check(d.connection()) if not check.ok] == ["tasks"]
+
+
 def test_what_the_portal_cannot_make_is_no_setting() -> None:
     with pytest.raises(ValueError, match="unsorted cannot be made"):
         Bitrix24.settings.model_validate({"webhook_url": "https://a.bitrix24.ru/rest/1/abc/", "rules": [{"do": "unsorted"}]})
@@ -530,11 +537,12 @@ async def test_users_come_page_by_page_and_a_partial_list_is_an_error() -> None:
 
 async def test_extensions_are_set_at_the_portal_where_they_differ() -> None:
     async with desk() as d:
-        await d.adapter.set_extensions(d.connection(), {"12": "151", "13": "150", "14": "152"}, None)
+        d.raw["user_extensions"] = {"12": "151", "13": "150", "14": None}  # of 15 nothing is said: that is the portal's own
+        await d.adapter.set_extensions(d.connection(), {"12": "151", "13": "150"}, None)
         phones = {user.id: user.phone for user in d.box.data.users.values()}
-        assert phones == {"1": None, "12": "151", "13": "150", "14": "152", "15": None, "16": None}
+        assert phones == {"1": None, "12": "151", "13": "150", "14": None, "15": "153", "16": None}
         before = len(d.box.requests)
-        await d.adapter.set_extensions(d.connection(), {"12": "151", "13": "150", "14": "152"}, None)
+        await d.adapter.set_extensions(d.connection(), {"12": "151", "13": "150"}, None)
         assert len(d.box.requests) == before + 1
 
 

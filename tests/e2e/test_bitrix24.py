@@ -133,6 +133,12 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     managers = (await api.get(f"{ONE}/integrations/bitrix24/managers")).json()["items"]
     assert {manager["id"]: manager["extension"] for manager in managers} == {"1": None, "12": "150", "13": "151", "14": "152", "15": "153", "16": None}
 
+    given = await api.put(f"{ONE}/integrations/bitrix24/extensions", json={"extensions": {"1": "154", "16": "155"}})
+    assert given.json()["detail"] == ""
+    assert {user.id: user.phone for user in box.data.users.values()} == {
+        "1": "154", "12": "150", "13": "151", "14": "152", "15": "153", "16": "155",
+    }  # fmt: skip
+
     await house.play("inbound-answered", "ring-group", "attended-by-phone", "inbound-not-answered")
     async with asyncio.timeout(20):
         while len(box.finished()) < 4:
@@ -140,7 +146,7 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     calls = (await api.get(f"{ONE}/calls")).json()["items"]
     told = {call.external_id: call for call in box.finished()}
     assert {call["id"] for call in calls if call["direction"] != "internal"} == set(told)
-    held = {"150": "12", "151": "13", "152": "14", "153": "15"}
+    held = {"150": "12", "151": "13", "152": "14", "153": "15", "154": "1"}
     for call in calls:
         if call["direction"] == "internal":
             continue
