@@ -616,3 +616,32 @@ async def test_a_storm_of_refusals_loses_nothing_and_doubles_nothing(db: Databas
             assert "needs_reauth" not in [state[2] for state in r.states]
     finally:
         await box.stop()
+
+
+async def test_an_expired_token_is_renewed_once_in_the_store_that_all_daemons_share(db: Database) -> None:
+    box = Bitrix24Sandbox()
+    await box.start()
+    try:
+        async with rig(db, Bitrix24(), box.application()) as r:
+            calls = [a_call() for _ in range(4)]
+            await r.record(calls[0], Ended(()))  # nobody has connected it yet: nothing is lost
+            await r.until(lambda: "needs_reauth" in [state[2] for state in r.states])
+            granted, store = box.grant(), r.crm.tokens(NUMBER, "bitrix24")
+            kept = {"access_token": granted.access, "refresh_token": granted.refresh, "client_endpoint": f"{box.url}/rest/", "client_id": box.client_id}
+            await store.save({**kept, "user_id": "1"})
+            r.dispatcher.settings_changed({NUMBER})
+            await r.until(lambda: len(box.finished()) == 1)
+            box.expire()
+            for call in calls[1:]:
+                await r.record(call, Ended(()))
+            assert {row["state"] for row in await r.settled()} == {"delivered"}
+            assert len(box.finished()) == 4
+            assert box.token_requests == 1
+            renewed = await store.load()
+            assert renewed is not None
+            assert renewed["access_token"] == box.data.grants[-1].access
+            async with db.tenant(NUMBER) as connection:
+                everything = str(await connection.fetch("select * from connections")) + str(await connection.fetch("select * from integration_logs"))
+            assert not [each for each in (granted, box.data.grants[-1]) if each.access in everything or each.refresh in everything]
+    finally:
+        await box.stop()
