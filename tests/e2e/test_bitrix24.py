@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import pytest
 
 from lab.crm.bitrix24 import Bitrix24Sandbox
 from tests.e2e.conftest import NUMBER, House
+from tests.e2e.test_admin import PASSWORD
 from tests.e2e.test_api import ONE, is_problem
 from tests.e2e.test_click import PHONE, response, until
 
@@ -133,6 +135,17 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     managers = (await api.get(f"{ONE}/integrations/bitrix24/managers")).json()["items"]
     assert {manager["id"]: manager["extension"] for manager in managers} == {"1": None, "12": "150", "13": "151", "14": "152", "15": "153", "16": None}
 
+    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=15, headers={"Accept-Language": "ru"}) as person:
+        assert (await person.post(house.daemon.first_link, data={"login": "root", "password": PASSWORD})).status_code == 303
+        card = await person.get(f"/e/{NUMBER}/integrations/bitrix24")
+        assert "Пользователь для звонков, которые никто не принял" in card.text
+        assert f"/bitrix24/install?enterprise={NUMBER}" in card.text
+        assert box.client_secret not in card.text
+        csrf = re.search(r'name="csrf" value="(\w+)"', card.text)
+        assert csrf is not None
+        made = await person.post(f"/e/{NUMBER}/integrations/bitrix24/install-address", data={"csrf": csrf[1]})
+        assert "/bitrix24/install?state=" in made.text
+        assert (await person.post(f"/e/{NUMBER}/integrations/retailcrm/install-address", data={"csrf": csrf[1]})).status_code == 404
     given = await api.put(f"{ONE}/integrations/bitrix24/extensions", json={"extensions": {"1": "154", "16": "155"}})
     assert given.json()["detail"] == ""
     assert {user.id: user.phone for user in box.data.users.values()} == {
