@@ -6,70 +6,23 @@ the default one, a call whose responsible the portal has to name is looked up fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from adapters.base import Connection, Tenant
+from adapters.base import Connection
 from adapters.bitrix24.client import Accepted, Answer, Command, Portal, Ref
-from adapters.bitrix24.config import Bitrix24Settings
+from adapters.bitrix24.jobs import CALLBACK_CLICK, Answers, Job, Telling, is_denied, iso
 from adapters.bitrix24.limits import FINISH, MAX_BATCH, POPUP, RECORD
+from adapters.bitrix24.made import apply_rule, close_task
 from adapters.bitrix24.rules import first_seen_by, person, refusal_code, status_code, users_of, whose
 from daemon.model.call import Call, Direction, Result
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Outcome, Rejected, Retry
 from daemon.model.phone import digits_of
 
 OUTGOING, INCOMING, CALLBACK = 1, 2, 4
-CALLBACK_CLICK = "callback:"  # how the key of a call-back begins
-_NOT_A_CALL_ID = (CALLBACK_CLICK, "click:")  # keys that we made: the portal has no call of them yet
-CLOSED_TASK = ("5", "4", "7")  # completed, awaiting control, declined
 NOT_FINISHED_AGAIN_S = 5.0
 MAX_ROUNDS = 4
 _BUCKETS = {Kind.POPUP: POPUP, Kind.HANGUP: POPUP, Kind.JOURNAL: FINISH, Kind.RECORDING: RECORD}
-_PREFIX = {"LEAD": "L", "CONTACT": "C", "COMPANY": "CO", "DEAL": "D"}
-
-Answers = Mapping[str, Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Commands of one delivery and what is made of their answers."""
-
-    commands: Sequence[Command]
-    read: Callable[[Answers], Outcome | Job]
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """One delivery with all that its commands are made of. `user`: who is responsible when nobody else is."""
-
-    delivery: Delivery
-    settings: Bitrix24Settings
-    tenant: Tenant
-    user: str | None
-    memory: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def call(self) -> Call:
-        return self.delivery.call
-
-    @property
-    def call_id(self) -> str | None:
-        """The portal's CALL_ID, where it has the call: from registering it, or because the portal itself began it."""
-        return self.memory.get("call_id") or self.own_click
-
-    @property
-    def click(self) -> str:
-        """What the portal's request for this call is known by; empty when it came about otherwise."""
-        return str(self.delivery.payload.get("click") or self.memory.get("click") or "")
-
-    @property
-    def own_click(self) -> str | None:
-        """The CALL_ID with which the portal asked for this call."""
-        click = self.click
-        return click if click and not click.startswith(_NOT_A_CALL_ID) else None
 
 
 async def tell(connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
@@ -110,7 +63,7 @@ async def reconcile(connection: Connection, delivery: Delivery) -> Outcome:
 def _one_right_less(delivery: Delivery, outcome: Outcome) -> Outcome:
     """A right that only a rule needs (to make tasks, leads) stops that rule's item and not the telephony."""
     is_rules = delivery.payload.get("step") in ("rule", "close")
-    return Rejected(outcome.reason) if is_rules and isinstance(outcome, AuthExpired) and _is_denied(outcome) else outcome
+    return Rejected(outcome.reason) if is_rules and isinstance(outcome, AuthExpired) and is_denied(outcome) else outcome
 
 
 # -- rounds ------------------------------------------------------------------------------------------------------------------------
@@ -157,9 +110,9 @@ def _begin(telling: Telling) -> Outcome | Job:
         case Kind.RECORDING, _:
             return _attach(telling)
         case _, "rule":
-            return _apply_rule(telling)
+            return apply_rule(telling)
         case _, "close":
-            return _close_task(telling)
+            return close_task(telling)
         case _:
             return _finish(telling)
 
@@ -199,7 +152,7 @@ def _register(telling: Telling, user: Mapping[str, Any], *, show: bool) -> Comma
     is_callback = telling.click.startswith(CALLBACK_CLICK)
     kind = INCOMING if call.direction is Direction.IN else CALLBACK if is_callback else OUTGOING
     params = {
-        **user, "PHONE_NUMBER": call.customer_number, "TYPE": kind, "CALL_START_DATE": _iso(call.started_at, telling.tenant),
+        **user, "PHONE_NUMBER": call.customer_number, "TYPE": kind, "CALL_START_DATE": iso(call.started_at, telling.tenant),
         "CRM_CREATE": bool(telling.delivery.payload.get("create")), "SHOW": show, "LINE_NUMBER": call.line, "EXTERNAL_CALL_ID": call.id,
     }  # fmt: skip
     return Command("register", "telephony.externalCall.register", params)
@@ -309,7 +262,7 @@ def _finished(telling: Telling, registered: Delivered | None, answer: Answer) ->
 def _was_finished(telling: Telling, refused: Rejected, looked: Answer) -> Outcome:
     if isinstance(looked, Accepted) and not _rows(looked):
         return refused
-    if not isinstance(looked, (Accepted, Rejected)) and not _is_denied(looked):
+    if not isinstance(looked, (Accepted, Rejected)) and not is_denied(looked):
         return looked
     return Delivered("a former attempt had arrived", {"call_id": telling.call_id, "finished": True})
 
@@ -333,83 +286,6 @@ def _attached(answer: Answer) -> Outcome:
     return answer
 
 
-# -- rules -------------------------------------------------------------------------------------------------------------------------
-
-
-def _apply_rule(telling: Telling) -> Outcome | Job:
-    rule = telling.delivery.payload.get("known" if telling.memory.get("known") else "unknown")
-    if rule is None:
-        return Delivered("no rule fits")
-    if rule["do"] == "task":
-        return _add_task(telling, rule)
-    if telling.memory.get("entity") or telling.memory.get("known"):
-        return Delivered("the number is somebody's")
-    kind = str(rule["do"])
-    find = Command("find", "crm.duplicate.findbycomm", {"type": "PHONE", "values": [telling.call.customer_number]})
-    return Job([find], lambda answers: _add_unless_found(telling, kind, answers["find"]))
-
-
-def _add_unless_found(telling: Telling, kind: str, found: Answer) -> Outcome | Job:
-    if not isinstance(found, Accepted):
-        return found
-    if found.result:
-        return Delivered("the number is somebody's by now")
-    call, user = telling.call, telling.memory.get("user") or telling.user
-    name = call.customer_name or call.customer_number
-    fields: dict[str, Any] = {
-        "NAME": name, "PHONE": [{"VALUE": call.customer_number, "VALUE_TYPE": "WORK"}], "SOURCE_ID": "CALL", "ASSIGNED_BY_ID": user,
-        **({"TITLE": f"{name} ({call.line})" if call.line else name} if kind == "lead" else {}),
-    }  # fmt: skip
-
-    def read(answers: Answers) -> Outcome:
-        answer = answers["add"]
-        return Delivered("", {"entity": [kind.upper(), str(answer.result)]}) if isinstance(answer, Accepted) else answer
-
-    return Job([Command("add", f"crm.{kind}.add", {"fields": fields})], read)
-
-
-def _add_task(telling: Telling, rule: Mapping[str, Any]) -> Outcome | Job:
-    if telling.memory.get("task"):
-        return Delivered("there is a task already")
-    call, user = telling.call, telling.memory.get("user") or telling.user
-    ended = call.ended_at or call.started_at
-    fields: dict[str, Any] = {
-        "TITLE": f"☎ {call.customer_number}" + (f" · {call.customer_name}" if call.customer_name else ""),
-        "DESCRIPTION": " · ".join(filter(None, [_iso(call.started_at, telling.tenant), call.line, call.id])), "RESPONSIBLE_ID": user,
-    }  # fmt: skip
-    if rule.get("task_deadline_s"):
-        fields["DEADLINE"] = _iso(ended + rule["task_deadline_s"], telling.tenant)
-    entity = telling.memory.get("entity")
-    if entity and entity[0] in _PREFIX:
-        fields["UF_CRM_TASK"] = [f"{_PREFIX[entity[0]]}_{entity[1]}"]
-
-    def read(answers: Answers) -> Outcome:
-        answer = answers["task"]
-        if not isinstance(answer, Accepted):
-            return answer
-        task = answer.result.get("task") if isinstance(answer.result, Mapping) else None
-        return Delivered("", {"task": str(task["id"])}) if isinstance(task, Mapping) and task.get("id") else Ambiguous("the portal names no task")
-
-    return Job([Command("task", "tasks.task.add", {"fields": fields})], read)
-
-
-def _close_task(telling: Telling) -> Outcome | Job:
-    task = telling.memory.get("task")
-    if task is None:
-        return Delivered("there is no task to close")
-    look, complete = Command("look", "tasks.task.get", {"taskId": task}), Command("complete", "tasks.task.complete", {"taskId": task})
-
-    def read(answers: Answers) -> Outcome:
-        answer, looked = answers["complete"], answers["look"]
-        if isinstance(answer, Accepted):
-            return Delivered()
-        before = looked.result.get("task") if isinstance(looked, Accepted) and isinstance(looked.result, Mapping) else None
-        is_closed = isinstance(before, Mapping) and str(before.get("status")) in CLOSED_TASK
-        return Delivered("somebody had closed it") if is_closed or isinstance(looked, Rejected) else answer
-
-    return Job([look, complete], read)
-
-
 # -- answers -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -418,7 +294,7 @@ async def _in_statistics(portal: Portal, wanted: Mapping[str, str]) -> Mapping[s
     answer = await portal.call("voximplant.statistic.get", {"FILTER": wanted}, FINISH)
     if isinstance(answer, Accepted):
         return next(iter(_rows(answer)), None)
-    if isinstance(answer, Rejected) or _is_denied(answer):
+    if isinstance(answer, Rejected) or is_denied(answer):
         return Ambiguous(f"it may have arrived, and the statistics cannot be asked: {getattr(answer, 'reason', '')}")
     return answer
 
@@ -444,13 +320,5 @@ def _is_unknown_user(answer: Answer) -> bool:
     return isinstance(answer, Rejected) and "user is not found" in answer.reason.lower()
 
 
-def _is_denied(answer: Answer) -> bool:
-    return "ACCESS_DENIED" in getattr(answer, "reason", "").upper() or "INSUFFICIENT_SCOPE" in getattr(answer, "reason", "").upper()
-
-
 def _final(answer: Answer) -> Outcome:
     return answer if not isinstance(answer, Accepted) else Ambiguous("the portal registered the call without a CALL_ID")
-
-
-def _iso(at: float, tenant: Tenant) -> str:
-    return datetime.fromtimestamp(at, UTC).astimezone(ZoneInfo(tenant.timezone)).isoformat(timespec="seconds")
