@@ -111,8 +111,14 @@ class Bitrix24Sandbox:
         return self.url
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        server = self._runner.server
+        for connection in list(server.connections) if server is not None else ():
+            if connection.transport is not None:
+                connection.transport.abort()  # a client that keeps its TLS connection never says goodbye
+        await self._runner.cleanup()
+        await asyncio.sleep(0)
 
     # -- what a test does to it ----------------------------------------------------------------------------------------------------
 
