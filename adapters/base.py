@@ -135,7 +135,7 @@ class HasManagers(Protocol):
 
 @runtime_checkable
 class CanRegister(Protocol):
-    """An adapter whose CRM must be told that vochid is its telephony."""
+    """An adapter whose CRM must be told that vochid is its telephony. One with `extensions_in_entry` false sets extensions without being registered."""
 
     async def register(self, connection: Connection, registration: Registration) -> Registered:
         """Makes or renews the CRM's entry."""

@@ -53,6 +53,9 @@ class Limiter(Protocol):
     def give_back(self, bucket: str) -> None:
         """Returns the place taken last: it will not be used."""
 
+    def pause(self, bucket: str, until: float) -> None:
+        """No place of this bucket before `until` (monotonic)."""
+
 
 class Sessions(Protocol):
     """The guarded aiohttp sessions."""
@@ -132,6 +135,10 @@ class CrmHttp:
             raise (Unanswered(what) if sent.done else Unreachable(what)) from None
         self._write_down(written, {"status": response.status, "body": MASK if private else response.text}, started)
         return response
+
+    def hold(self, bucket: str, for_s: float) -> None:
+        """Nobody of this account sends anything of this bucket for so many seconds."""
+        self.limiter.pause(bucket, time.monotonic() + for_s)
 
     def extended(self, more_s: float) -> CrmHttp:
         """The same line with a later deadline, for an exchange of credentials that must not be cut short; shares the exchanges."""

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from admin_http import webhooks
+from admin_http import bitrix24, webhooks
 from admin_http.api import (
     amocrm,
     calls,
@@ -61,6 +61,7 @@ _MODULES = (
     users,
     webhooks,
     amocrm,
+    bitrix24,
 )
 ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 

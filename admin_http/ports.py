@@ -94,6 +94,9 @@ class ConsentPort(Protocol):
     async def begin(self, enterprise: str, integration: str, actor: Actor) -> Begun:
         """Raises VochidError when settings are missing for it."""
 
+    async def address(self, enterprise: str, integration: str, actor: Actor) -> str:
+        """Where the CRM itself brings the credentials to, once."""
+
     async def finish(self, integration: str, state: str, browser: str | None, answer: Mapping[str, str]) -> Consented:
         """Raises VochidError (bad_state); safe with anything a stranger sends."""
 

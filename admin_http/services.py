@@ -18,6 +18,7 @@ from daemon.live import Live
 from daemon.lookup.decision import Decision
 from daemon.model.delivery import Check, Kind
 from daemon.model.device import DeviceState
+from daemon.originate.clicks import CrmClicks
 from daemon.originate.service import OriginateService
 from daemon.people.service import People
 from daemon.recordings.service import Recordings
@@ -46,6 +47,7 @@ class Services:
     tokens: TokenRepository
     inbound: InboundTokens
     originate: OriginateService
+    clicks: CrmClicks
     posted: PostedCalls
     statuses: UserStatuses
     live: Live

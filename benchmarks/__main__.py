@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from benchmarks import ami_ingest, boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
+from benchmarks import ami_ingest, bitrix24, boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
 from daemon.compiled import runs_compiled
 from daemon.lifecycle import run_async
 from lab.run import short_directory
@@ -127,6 +127,15 @@ def _fastagi(_: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
+def _bitrix24(_: argparse.Namespace) -> None:
+    """HTTP requests to the portal per telephone call, cards and recordings included; popups while ends fill its bucket."""
+    costs = run_async(bitrix24.measure_requests())
+    print(f"ring group {costs.ring_group:.2f}, one phone {costs.one_phone:.2f}, missed by a group {costs.missed:.2f}, after an outage {costs.backlog:.2f}")
+    found, refused = run_async(bitrix24.measure_popups())
+    popups = ", ".join(f"{head} {value:.1f}" for head, value in zip(LATENCIES, _percentiles(found), strict=True))
+    print(f"40 popups, one a second, beside a bucket of 50 that drains 2 a second: {popups}; {refused} requests refused", flush=True)
+
+
 def _boards(_: argparse.Namespace) -> None:
     """the event that makes a phone ring -> 100 live boards."""
     took = run_async(boards.measure(100, 20))
@@ -146,7 +155,7 @@ def _pages(_: argparse.Namespace) -> None:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "model": _model, "ingest": _ingest, "popups": _popups, "clicks": _clicks, "settings": _settings,
-    "downloads": _downloads, "fastagi": _fastagi, "boards": _boards, "pages": _pages,
+    "downloads": _downloads, "fastagi": _fastagi, "bitrix24": _bitrix24, "boards": _boards, "pages": _pages,
 }  # fmt: skip
 
 if __name__ == "__main__":

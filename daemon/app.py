@@ -50,6 +50,7 @@ from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.alerts import Alerts
 from daemon.wiring.amocrm import AmoCrmDoors
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.clicks import open_clicks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
@@ -123,6 +124,8 @@ class App:
         presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
+        clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
+        at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
         overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
@@ -140,7 +143,9 @@ class App:
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
             snippets=lambda enterprise, pbx: snippets_of(enterprise, pbx, settings.fastagi),
-            consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise})),
+            consent=Consenting(
+                crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise}), inbound
+            ),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             credentials=keeper.state,
@@ -160,6 +165,7 @@ class App:
             glance=partial(glance, db),
             troubled=partial(troubled, db),
             originate=originating.service,
+            clicks=clicks,
             posted=self._posted,
             statuses=statuses,
             smart_redirect=asks.smart_redirect,

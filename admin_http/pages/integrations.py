@@ -138,6 +138,15 @@ async def remove_integration(visit: Visit) -> web.StreamResponse:
     return visit.redirect(f"/e/{visit.number}/integrations")
 
 
+async def make_install_address(visit: Visit) -> web.StreamResponse:
+    """Where a Bitrix24 portal brings its application's tokens to; the page shows it once."""
+    crm, port = crm_of(visit), visit.services.joined.consent
+    if port is None or crm != "bitrix24":
+        raise NotFound(f"{crm} brings no tokens itself")
+    url = await port.address(visit.number, crm, visit.actor)
+    return await _page(visit, crm, done=visit.text("The path of the first installation, once, for ten minutes: %(url)s", url=url))
+
+
 async def show_managers(visit: Visit) -> web.StreamResponse:
     """The CRM's people, asked now; a part of the page."""
     return await _managers(visit, crm_of(visit))
@@ -200,6 +209,7 @@ PAGES = (
     Page("GET", _CRM, show_integration),
     Page("POST", _CRM, save_integration),
     Page("POST", _CRM + "/remove", remove_integration, needs_proof=True),
+    Page("POST", _CRM + "/install-address", make_install_address),
     Page("GET", _CRM + "/managers", show_managers),
     Page("POST", _CRM + "/managers", save_managers),
 )

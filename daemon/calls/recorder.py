@@ -77,6 +77,11 @@ class Recorder:
                 await connection.execute("select store_changes($1, '', '[]', $2)", enterprise, [outbox_row(*item) for item in told])
         return {item.integration for _, item in told}
 
+    async def tell(self, call: Call, told: Told) -> None:
+        """Stores something to be told of a call that never came to be: the call itself is not kept."""
+        async with self._db.tenant(call.enterprise) as connection:
+            await connection.execute("select store_changes($1, '', '[]', $2)", call.enterprise, [outbox_row(call.to_json(), told)])
+
     async def record_late(self, enterprise: str, pbx: str, calls: Sequence[Call]) -> tuple[int, set[str]]:
         """Stores calls that CDR told of: no popups, only what is for the journal. Never over a call that lives or was seen whole.
 

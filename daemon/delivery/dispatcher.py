@@ -21,7 +21,7 @@ from daemon.delivery.outbox import Claimed, Outbox, Settled
 from daemon.delivery.port import Attempt, CrmPort, CrmPorts
 from daemon.delivery.verdict import Verdict, verdict
 from daemon.model.call import Call
-from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Outcome, Rejected, Retry, Throttled
+from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Outcome, Policy, Rejected, Retry, Throttled
 from daemon.model.phone import masked
 from daemon.supervisor import Supervisor
 from daemon.telemetry import metrics
@@ -32,6 +32,7 @@ ACCOUNT_WAIT_S = 3.0
 REFRESH_DEADLINE_S = 15.0
 DRAIN_S = 20.0
 DEFAULT_DEADLINE_S = 10.0
+POPUPS = (Kind.POPUP, Kind.HANGUP)
 Key = tuple[str, str]
 
 log = structlog.get_logger()
@@ -125,12 +126,12 @@ class Dispatcher:
                 port = self._ports.port(*key)
                 if port is None or worker.needs_reauth:
                     return
-                worker.is_behind = not await self._start_due(key, worker, port)
+                may_go_on = await self._start_due(key, worker, port)
                 wait_s = worker.health.wait_s(time.monotonic())
                 if wait_s > 0:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(worker.wake.wait(), wait_s)
-                elif not worker.wake.is_set() and not (worker.is_behind and self._room(worker, port) > 0):
+                elif not worker.wake.is_set() and not may_go_on:
                     return
         finally:
             worker.running = False
@@ -140,14 +141,19 @@ class Dispatcher:
         return worker.health.room(time.monotonic(), port.policy.concurrency) - len(worker.in_flight)
 
     async def _start_due(self, key: Key, worker: _Worker, port: CrmPort) -> bool:
-        """False when more may be due than there was room for."""
-        room = self._room(worker, port)
-        if room <= 0:
-            return False
-        claims = await self._outbox.claim(*key, port.policy, room, max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S)
-        for batch in claims.requests:
-            self._launch(key, worker, port, batch)
-        return claims.is_all
+        """Claims as much as there is room for; gives whether there may be more, and room for it."""
+        claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
+        worker.is_behind = may_go_on = False
+        for kinds, kept in _shares(port.policy):
+            room, is_all = self._room(worker, port) - kept, False
+            if room > 0:
+                claims = await self._outbox.claim(*key, port.policy, kinds, room, claim_s)
+                for batch in claims.requests:
+                    self._launch(key, worker, port, batch)
+                room, is_all = self._room(worker, port) - kept, claims.is_all
+            worker.is_behind |= not is_all
+            may_go_on |= not is_all and room > 0
+        return may_go_on
 
     def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
         worker.health.begin(time.monotonic())
@@ -228,8 +234,8 @@ class Dispatcher:
                     worker.health.succeeded(now)  # the CRM answered; the item is only sent in another way
                 case Retry() | Ambiguous():
                     worker.health.failed(now)
-                case Throttled(_, after_s):
-                    worker.health.throttled(now, after_s)
+                case Throttled(_, after_s, own_kind):
+                    worker.health.throttled(now, 0.0 if own_kind else after_s)
                 case AuthExpired(reason):
                     worker.health.throttled(now, 0.0)  # a probe that got this answer has ended
                     await self._auth_expired(key, worker, port, reason)
@@ -281,3 +287,11 @@ def _final(attempt: Attempt) -> Attempt:
     if isinstance(outcome, Ambiguous):
         return Attempt([Rejected(f"may or may not have arrived: {outcome.reason}")], attempt.exchanges)
     return attempt
+
+
+def _shares(policy: Policy) -> list[tuple[list[Kind], int]]:
+    """What is claimed together, and how much room is kept from it for what matters more."""
+    kinds = list(policy.deadline_s)
+    if not policy.kept_for_popups:
+        return [(kinds, 0)]
+    return [([kind for kind in kinds if kind in POPUPS], 0), ([kind for kind in kinds if kind not in POPUPS], policy.kept_for_popups)]

@@ -59,10 +59,10 @@ class Outbox:
         """Takes back what died in another process's hands."""
         return int(await self._db.fetchval("select release_expired_claims()"))
 
-    async def claim(self, enterprise: str, integration: str, policy: Policy, room: int, claim_s: float) -> Claims:
-        """Heads of lanes that are due, popups first, by request: at most `room` of them, one that claims a batch of new deliveries of one kind."""
-        batched = {kind: size for kind in policy.deadline_s if (size := policy.batch.get(kind, 1)) > 1}
-        alone = [str(kind) for kind in policy.deadline_s if kind not in batched]
+    async def claim(self, enterprise: str, integration: str, policy: Policy, kinds: Sequence[Kind], room: int, claim_s: float) -> Claims:
+        """Heads of lanes that are due, popups first, by request: at most `room` of them; new deliveries of a kind that goes in batches share one."""
+        batched = {kind: size for kind in kinds if (size := policy.batch.get(kind, 1)) > 1}
+        alone = [str(kind) for kind in kinds if kind not in batched]
         rows = await self._db.fetch(
             "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, memory_of_lane(d.enterprise_number, d.integration, d.lane) as memory "
             "from claim_due($1, $2, $3, $4, $5, $6, $7, $8, $9) d order by d.priority, d.due_at, d.id",

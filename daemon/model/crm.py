@@ -79,8 +79,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """How it went, with the CRM's words. `is_unclear`: not ok as far as is known, but the CRM may hold the new entry all the same."""
+    """How it went, with the CRM's words. `is_unclear`: not ok as far as is known, but the CRM may hold the new entry all the same. `proof`: with
+    what the CRM will prove itself when it calls here, where it said so."""
 
     ok: bool
     detail: str = ""
     is_unclear: bool = False
+    proof: str | None = None

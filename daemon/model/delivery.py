@@ -121,10 +121,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The account is over its limit: the connection pauses, the attempt does not count."""
+    """The account is over its limit: the connection pauses, the attempt does not count. `own_kind`: only what is of the same kind is over
+    its limit; everything else goes on."""
 
     reason: str
     after_s: float
+    own_kind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +171,44 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """A leaky bucket: `per_s` requests drain every second, and one more may go in while it holds fewer than `up_to`.
+
+    All of one policy with the same `shared` name fill the same bucket: what may fill it only partly leaves the rest to what matters more.
+    """
+
+    shared: str
+    up_to: int
+    per_s: float
+
+    @property
+    def count(self) -> int:
+        """As a window's: so many at once."""
+        return self.up_to
+
+    @property
+    def period_s(self) -> float:
+        """As a window's: after so long a full one is empty."""
+        return self.up_to / self.per_s
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How an adapter's kinds are delivered.
 
     deadline_s: per kind that the CRM is told, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
     the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
-    concurrency: requests in flight per CRM account. mp3: the CRM plays recordings as MP3 only.
+    concurrency: requests in flight per CRM account. kept_for_popups: how many of them no other batched kind takes, where those wait long for
+    their places. mp3: the CRM plays recordings as MP3 only.
     """
 
     deadline_s: Mapping[Kind, float]
     batch: Mapping[Kind, int]
     repeatable: frozenset[Kind]
-    rates: Mapping[str, Rate]
+    rates: Mapping[str, Rate | Leak]
     concurrency: int
     mp3: bool = False
+    kept_for_popups: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from daemon.errors import NotFound
-from daemon.model.call import iso
+from daemon.model.call import CLICK_CHANNEL, iso
 from daemon.store.pool import Connection, Database
 
 MAX_LOGGED_PER_MINUTE = 300
@@ -67,6 +67,26 @@ class OriginateRepository:
         if row is None:
             raise NotFound("there is no such request")
         return _request(row)
+
+    async def key_of(self, enterprise: str, request_id: str) -> str | None:
+        """What a request was asked for with, so that it is the same when it comes again; None when there is no such request, or it has none."""
+        async with self._db.tenant(enterprise) as connection:
+            found: str | None = await connection.fetchval(
+                "select idempotency_key from originate_requests where enterprise_number = $1 and id = $2", enterprise, uuid.UUID(request_id)
+            )
+        return found
+
+    async def click_of(self, enterprise: str, source: str, channel_id: str) -> str | None:
+        """The key of the click at `source` from which the call with this channel came, or None."""
+        try:
+            request_id = uuid.UUID(channel_id.removeprefix(CLICK_CHANNEL))
+        except ValueError:
+            return None
+        async with self._db.tenant(enterprise) as connection:
+            found: str | None = await connection.fetchval(
+                "select idempotency_key from originate_requests where enterprise_number = $1 and id = $2 and source = $3", enterprise, request_id, source
+            )
+        return found
 
     async def open(self, enterprise: str, pbx: str, states: Sequence[str]) -> list[tuple[OriginateRequest, dict[str, Any] | None]]:
         """Requests of one PBX in these states, oldest first, each with the call that came of it where one is stored: id and ended_at."""

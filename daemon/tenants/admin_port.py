@@ -36,6 +36,10 @@ class AdminPort(Protocol):
         """Whether this kind of CRM must be told that vochid is its telephony."""
 
     @property
+    def extensions_in_entry(self) -> bool:
+        """Whether the CRM keeps extensions in its entry about vochid, so that it takes none before there is one."""
+
+    @property
     def said(self) -> Exchange | None:
         """The exchange that told the CRM something, else the last one; None when nothing was sent."""
 

@@ -116,7 +116,7 @@ class Managers:
     # -- inside ------------------------------------------------------------------------------------------------------------
 
     async def _mend(self, enterprise: str, integration: str, after: Mapped, found: Sequence[Difference]) -> str | None:
-        if self._ports(enterprise, integration, ()).registers and await self._registered(enterprise, integration) is None:
+        if self._ports(enterprise, integration, ()).extensions_in_entry and await self._registered(enterprise, integration) is None:
             return f"{integration} is not registered: extensions go along with the registration"
         log.warning("extensions differ at the CRM, ours are set there", enterprise=enterprise, integration=integration, differences=len(found))
         return await self._tell(enterprise, integration, after, {"differences": [asdict(item) for item in found[:100]]})

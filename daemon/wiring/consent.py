@@ -10,10 +10,12 @@ from daemon.errors import NotFound, VochidError
 from daemon.model.crm import Registered
 from daemon.store.audit import Actor, AuditLog
 from daemon.store.consents import Consents
+from daemon.store.inbound_tokens import InboundTokens, TokenOwner
 from daemon.store.integration_state import IntegrationStates
 from daemon.wiring.crm import Crm
 
 EXCHANGE_DEADLINE_S = 20.0
+INSTALLED = "installed"  # the purpose of what a CRM said that it will prove itself with
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,23 @@ class Consented:
 class Consenting:
     """`base_url`: this daemon's public address; `cured`: told of an enterprise whose connection has new credentials."""
 
-    def __init__(self, crm: Crm, consents: Consents, states: IntegrationStates, audit: AuditLog, base_url: str, cured: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        crm: Crm,
+        consents: Consents,
+        states: IntegrationStates,
+        audit: AuditLog,
+        base_url: str,
+        cured: Callable[[str], None],
+        inbound: InboundTokens | None = None,
+    ) -> None:
         self._crm = crm
         self._consents = consents
         self._states = states
         self._audit = audit
         self._base_url = base_url
         self._cured = cured
+        self._inbound = inbound
 
     def callback_url(self, integration: str) -> str:
         """Where the CRM sends the browser back to; the address that its settings must name too."""
@@ -59,6 +71,14 @@ class Consenting:
         except ValueError as error:
             raise VochidError(str(error), code="wrong_state") from None
 
+    async def address(self, enterprise: str, integration: str, actor: Actor) -> str:
+        """Where the CRM itself brings the credentials to, once, within ten minutes: for the CRM's card of the application. Raises NotFound."""
+        adapter, _, _ = self._crm.reach(enterprise, integration)
+        if not isinstance(adapter, CanConsent):
+            raise NotFound(f"{integration} is not connected by consent")
+        sent = await self._consents.begin(enterprise, integration, actor, with_browser=False)
+        return f"{self._base_url}/{integration}/install?state={sent.state}"
+
     async def finish(self, integration: str, state: str, browser: str | None, answer: Mapping[str, str]) -> Consented:
         """The browser is back. Raises VochidError (bad_state) for a state that is not this browser's, or was used; nothing is exchanged then."""
         returned = await self._consents.take(integration, state, browser)
@@ -73,6 +93,8 @@ class Consenting:
         said = connection.http.exchanges[-1] if connection.http.exchanges else None
         await self._states.log(enterprise, integration, "consent", said, None if told.ok else told.detail)
         await self._audit.note(Actor(returned.actor, returned.role), "consent at the CRM", integration, enterprise=enterprise, details={"ok": told.ok})
+        if told.ok and told.proof and self._inbound is not None:
+            await self._inbound.replace(TokenOwner(enterprise, integration, INSTALLED), told.proof)
         if told.ok:
             self._cured(enterprise)
         return Consented(enterprise, told)

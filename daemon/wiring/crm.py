@@ -29,6 +29,7 @@ from daemon.security.vault import Vault
 from daemon.store.amocrm_tokens import INTEGRATION as AMOCRM
 from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.connection_tokens import ConnectionTokens
+from daemon.store.originates import OriginateRepository
 from daemon.store.pool import Database
 from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import map_secrets
@@ -100,7 +101,7 @@ class AdapterPort:
         return bool(self.settings.mode == "observe")
 
     async def deliver(self, batch: Sequence[Delivery], deadline_s: float) -> Attempt:
-        batch = await asyncio.gather(*map(self._with_recordings, batch))
+        batch = await asyncio.gather(*map(self._complete, batch))
         connection = self._connection(deadline_s, [link for delivery in batch for link in delivery.recordings])
         try:
             outcomes: Sequence[Outcome] = await self.adapter.deliver(connection, batch)
@@ -110,7 +111,7 @@ class AdapterPort:
 
     async def reconcile(self, delivery: Delivery, deadline_s: float) -> Attempt:
         connection = self._connection(deadline_s)
-        return Attempt([await self.adapter.reconcile(connection, delivery)], connection.http.exchanges)
+        return Attempt([await self.adapter.reconcile(connection, await self._with_click(delivery))], connection.http.exchanges)
 
     async def refresh(self, deadline_s: float) -> bool:
         refresh = getattr(self.adapter, "refresh", None)
@@ -134,6 +135,16 @@ class AdapterPort:
         connection = self._connection(CHECK_DEADLINE_S)
         connection.http.observe = False
         return await self.adapter.check(connection)
+
+    async def _complete(self, delivery: Delivery) -> Delivery:
+        return await self._with_recordings(await self._with_click(delivery))
+
+    async def _with_click(self, delivery: Delivery) -> Delivery:
+        """A call that the CRM itself asked for brings the CRM's own name for it, as `click` in its memory."""
+        if not delivery.call.click_to_call or "click" in delivery.memory:
+            return delivery
+        click = await self.crm.originates.click_of(self.tenant.number, self.adapter.name, delivery.call.linkedid)
+        return replace(delivery, memory={**delivery.memory, "click": click}) if click else delivery
 
     async def _with_recordings(self, delivery: Delivery) -> Delivery:
         """Links are made when they are handed over: they are never stored, and what was revoked meanwhile is not given away."""
@@ -161,6 +172,7 @@ class Crm:
         self._vault = vault
         self._exchanges = asyncio.Semaphore(EXCHANGES_AT_ONCE)
         self.sessions = sessions
+        self.originates = OriginateRepository(db)
         self.limiters: dict[str, AccountLimiter] = {}
         self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
         self.desks: Callable[[str], Desk] | None = None  # likewise

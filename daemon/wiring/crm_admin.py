@@ -56,6 +56,10 @@ class CrmAdminPort:
         return isinstance(self.adapter, CanRegister)
 
     @property
+    def extensions_in_entry(self) -> bool:
+        return self.registers and getattr(self.adapter, "extensions_in_entry", True)
+
+    @property
     def said(self) -> Exchange | None:
         exchanges = self._connection.http.exchanges if self._connection else []
         told = [exchange for exchange in exchanges if exchange.request.get("method") != "GET"] or exchanges

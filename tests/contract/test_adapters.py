@@ -6,6 +6,7 @@ It runs on RetailCRM, on amoCRM and on a deliberately stateful fake.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from adapters.amocrm.deliver import AmoCrm
 from adapters.base import Adapter, CanRefresh, Tenant
+from adapters.bitrix24.deliver import Bitrix24
 from adapters.registry import adapters
 from adapters.retailcrm.deliver import RetailCrm
 from adapters.tickets.deliver import Tickets
@@ -23,6 +25,7 @@ from daemon.model.delivery import Kind
 from daemon.model.signal import CallChange, Ended, Ringing
 from daemon.store.pool import Database
 from lab.crm.amocrm import AmoCrmSandbox
+from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.retailcrm import RetailCrmSandbox
 from lab.crm.tickets import TicketSandbox
 from tests.fakes.stateful import Stateful, StatefulCrm
@@ -44,7 +47,7 @@ class Bench:
     told: frozenset[Kind] = frozenset(Kind)  # the kinds that go out; others are written down here first
 
 
-@pytest.fixture(params=["retailcrm", "amocrm", "tickets", "stateful"])
+@pytest.fixture(params=["retailcrm", "bitrix24", "amocrm", "tickets", "stateful"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     if request.param == "retailcrm":
         box = RetailCrmSandbox(codes=("150", "151"))
@@ -88,6 +91,18 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
             has_popups=False, told=frozenset(TOLD),
         )  # fmt: skip
         await desk.stop()
+    elif request.param == "bitrix24":
+        portal = Bitrix24Sandbox()
+        await portal.start()
+
+        def give_another_key() -> None:
+            portal.webhook_code = "another0key"
+
+        yield Bench(
+            Bitrix24(), portal.settings(), portal.webhook_code, lambda: [call.id for call in portal.finished()],
+            lambda: portal.switches.fail_next.append("done-then-silence"), give_another_key, portal.settings,
+        )  # fmt: skip
+        await portal.stop()
     else:
         crm = StatefulCrm()
         url = await crm.start()
@@ -113,7 +128,7 @@ def parsed(bench: Bench) -> Any:
 
 
 def test_every_registered_adapter_has_a_bench_here() -> None:
-    assert set(adapters()) == {"retailcrm", "amocrm", "tickets"}
+    assert set(adapters()) == {"retailcrm", "bitrix24", "amocrm", "tickets"}
 
 
 def test_planning_is_pure_and_gives_the_same_keys_for_the_same_change(bench: Bench) -> None:
@@ -236,7 +251,8 @@ async def test_the_connection_test_names_what_is_wrong(bench: Bench, db: Databas
 
 
 async def test_an_unreachable_crm_is_retried_and_the_call_is_not_lost(bench: Bench, db: Database) -> None:
-    unreachable = {key: "http://127.0.0.1:9" if isinstance(value, str) and value.startswith("http") else value for key, value in bench.settings.items()}
+    moved = {key: re.sub(r"^http://127\.0\.0\.1:\d+", "http://127.0.0.1:9", value) for key, value in bench.settings.items() if isinstance(value, str)}
+    unreachable = {**bench.settings, **moved}
     async with rig(db, bench.adapter, unreachable) as r:
         await r.record(a_call(), Ended(()))
         await waiting_with_an_error(r)

@@ -19,7 +19,7 @@ POLICY = replace(RetailCrm().policy, batch={Kind.JOURNAL: 3})
 
 
 async def _claimed(r: Rig, room: int) -> tuple[list[list[str]], bool]:
-    claims = await r.outbox.claim(NUMBER, "retailcrm", POLICY, room, 30.0)
+    claims = await r.outbox.claim(NUMBER, "retailcrm", POLICY, list(Kind), room, 30.0)
     return [[f"{c.delivery.kind} {c.delivery.attempt}" for c in request] for request in claims.requests], claims.is_all
 
 
@@ -53,7 +53,7 @@ async def test_a_settlement_says_whether_something_is_due_now(db: Database) -> N
         await r.record(a_call(), Ended(("150",)), wake=False)  # a hangup and a journal entry: one lane
         said = []
         for verdict in (Verdict("waiting", due_in_s=0.0), Verdict("delivered"), Verdict("waiting", due_in_s=60.0)):
-            [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", POLICY, 8, 30.0)).requests
+            [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", POLICY, list(Kind), 8, 30.0)).requests
             said.append((claimed.delivery.kind, await r.outbox.settle(NUMBER, "retailcrm", [Settled(claimed.delivery, verdict)], [])))
         assert said == [(Kind.HANGUP, True), (Kind.HANGUP, True), (Kind.JOURNAL, False)]
 

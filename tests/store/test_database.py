@@ -17,6 +17,7 @@ import pytest
 
 from adapters.retailcrm.deliver import RetailCrm
 from daemon.errors import NotFound, SettingsError, VochidError
+from daemon.model.delivery import Kind
 from daemon.model.signal import Ended
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
@@ -275,17 +276,17 @@ async def test_claims_take_the_head_of_a_lane_only_and_never_twice(db: Database)
         call = a_call()
         for _ in range(2):
             await r.record(call, Ended(("150",)), wake=False)
-        claims = await asyncio.gather(*(r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, 10, 30.0) for _ in range(5)))
+        claims = await asyncio.gather(*(r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, list(Kind), 10, 30.0) for _ in range(5)))
         assert [c.delivery.kind for claim in claims for request in claim.requests for c in request] == ["hangup"]
 
 
 async def test_a_claim_that_outlives_its_owner_is_given_back_as_uncertain(db: Database) -> None:
     async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
         await r.record(a_call(), Ended(()), wake=False)
-        await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, 10, 0.0)
+        await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, list(Kind), 10, 0.0)
         await asyncio.sleep(0.02)
         assert await r.outbox.release_expired() == 1
-        [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, 10, 30.0)).requests
+        [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, list(Kind), 10, 30.0)).requests
         assert claimed.is_uncertain
 
 
@@ -295,7 +296,7 @@ async def test_a_late_settlement_of_a_lost_claim_changes_nothing(db: Database) -
 
     async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
         await r.record(a_call(), Ended(()), wake=False)
-        [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, 10, 30.0)).requests
+        [[claimed]] = (await r.outbox.claim(NUMBER, "retailcrm", RetailCrm().policy, list(Kind), 10, 30.0)).requests
         await Outbox(db, "somebody else").settle(NUMBER, "retailcrm", [Settled(claimed.delivery, Verdict("delivered"))], [])
         assert (await r.outbox.list(NUMBER))[0]["state"] == "sending"
 
