@@ -141,9 +141,10 @@ class AdapterPort:
 
     async def _with_click(self, delivery: Delivery) -> Delivery:
         """A call that the CRM itself asked for brings the CRM's own name for it, as `click` in its memory."""
-        if not delivery.call.click_to_call or "click" in delivery.memory:
+        call = delivery.about
+        if not isinstance(call, Call) or not call.click_to_call or "click" in delivery.memory:
             return delivery
-        click = await self.crm.originates.click_of(self.tenant.number, self.adapter.name, delivery.call.linkedid)
+        click = await self.crm.originates.click_of(self.tenant.number, self.adapter.name, call.linkedid)
         return replace(delivery, memory={**delivery.memory, "click": click}) if click else delivery
 
     async def _with_recordings(self, delivery: Delivery) -> Delivery:
