@@ -211,8 +211,9 @@ async def test_refused_credentials_freeze_the_lanes_and_lose_nothing(bench: Benc
         await r.until(lambda: "needs_reauth" in [state[2] for state in r.states])
         await r.record(a_call(), Ended(()))
         async with asyncio.timeout(10):  # an attempt that was under way when the refusal came ends first
-            while any(d["state"] == "sending" for d in (told := [d for d in await r.outbox.list(NUMBER) if d["kind"] in bench.told])):
+            while any(d["state"] == "sending" for d in await r.outbox.list(NUMBER)):
                 await asyncio.sleep(0.02)
+        told = [d for d in await r.outbox.list(NUMBER) if d["kind"] in bench.told]
         assert {d["state"] for d in told} == {"waiting"}
         assert all(d["attempts"] == 0 for d in told)
         assert (await r.outbox.connection_states(NUMBER))[bench.adapter.name]["state"] == "needs_reauth"
