@@ -24,7 +24,7 @@ check: environment
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-test: check setup
+test: check setup interop-node
 	@$(PY) -m pytest -n 2 --dist loadgroup
 
 bench: setup
@@ -42,9 +42,9 @@ lab-16: setup
 widget: environment
 	@mkdir -p build && $(PY) tools/pack_widget.py adapters/amocrm/widget build/vochid-amocrm-widget.zip
 
-# Clients for node that tests/interop drives sandboxes with, where npm is there; without them those tests are skipped.
+# Clients for node that tests/interop drives sandboxes with, where npm is there.
 interop-node:
-	@npm install --prefix tests/interop/node --no-package-lock --no-audit --no-fund --silent
+	@! command -v npm >/dev/null || test -d tests/interop/node/node_modules || npm install --prefix tests/interop/node --no-package-lock --no-audit --no-fund --silent
 
 # After a change of dependencies in pyproject.toml.
 lock: environment
