@@ -69,7 +69,7 @@ async def an_administrator_connects(desk: Desk, box: AmoCrmSandbox) -> None:
     await expect(page.get_by_text("Ещё не подключено.")).to_be_visible()
     await page.get_by_role("link", name="Подключить в amoCRM").click()
     await page.get_by_role("button", name="Deny").click()
-    await expect(page.get_by_text("access was not given at amoCRM")).to_be_visible()
+    await expect(page.get_by_text("в amoCRM доступ не дали")).to_be_visible()
 
     await page.goto(f"{desk.base}/e/0367/integrations/amocrm")
     await page.get_by_role("link", name="Подключить в amoCRM").click()
