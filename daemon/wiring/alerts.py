@@ -42,7 +42,7 @@ class Alerts:
             while True:
                 try:
                     await self.look()
-                    await self._tell(session)
+                    await self.tell(session)
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                     log.warning("alerts could not be looked at", error=str(error) or type(error).__name__)
                 await asyncio.sleep(self._look_s)
@@ -59,7 +59,8 @@ class Alerts:
         if ended := over(opened, found, pbxs):
             await self._db.fetch("select end_alerts($1)", [_row(key) for key in ended])
 
-    async def _tell(self, session: aiohttp.ClientSession) -> None:
+    async def tell(self, session: aiohttp.ClientSession) -> None:
+        """Tells the webhook what it was not told yet and what is due; what it does not take is due again later."""
         rows = await self._db.fetch("select * from claim_alerts($1, $2)", AT_ONCE, SEND_DEADLINE_S * 2)
         await asyncio.gather(*(self._tell_one(session, row) for row in rows))
 

@@ -66,7 +66,7 @@ async def rounds(*nodes: Alerts, times: int = 1) -> None:
     async with aiohttp.ClientSession() as session:
         for _ in range(times):
             await asyncio.gather(*(node.look() for node in nodes))
-            await asyncio.gather(*(node._tell(session) for node in nodes))
+            await asyncio.gather(*(node.tell(session) for node in nodes))
 
 
 async def test_two_nodes_tell_of_a_refused_connection_once_and_of_its_end_once(db: Database, receiver: Receiver) -> None:
