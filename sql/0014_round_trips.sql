@@ -49,7 +49,7 @@ begin
   end if;
   return query update deliveries d
     set state = 'sending', attempts = d.attempts + 1, claimed_by = p_owner, claimed_until = now() + make_interval(secs => p_claim_s)
-    where d.id = any (picked) and d.state = 'waiting' returning d.*;  -- another daemon may have been faster with a batch
+    where d.id = any (picked) returning d.*;
 end $$;
 drop function claim_deliveries(text, text, text, text[], int, double precision, boolean, boolean);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import asyncpg
@@ -69,3 +70,23 @@ async def test_a_rehearsal_goes_all_the_way_and_leaves_nothing_behind(db: Databa
             assert await owner.fetchval(f"select count(*) from {table}") == 0
     finally:
         await owner.close()
+
+
+async def test_what_another_daemon_is_just_claiming_is_not_claimed_with_it(db: Database, database_url: str) -> None:
+    async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
+        for _ in range(6):
+            await r.record(a_call(), Ended(()), wake=False)
+        owner = await asyncpg.connect(database_url)
+        try:
+            async with owner.transaction():  # the other daemon's claim, not committed yet
+                rows = await owner.fetch("select id from claim_due($1, 'retailcrm', 'other', '{}', '{journal}', '{3}', '{journal}', 1, 30)", NUMBER)
+                mine = asyncio.ensure_future(r.outbox.claim(NUMBER, "retailcrm", POLICY, list(Kind), 1, 30.0))
+                async with asyncio.timeout(10):
+                    while not mine.done() and not await db.fetchval("select count(*) from pg_locks where not granted"):
+                        await asyncio.sleep(0.01)
+            held = [claimed.delivery.id for request in (await mine).requests for claimed in request]
+        finally:
+            await owner.close()
+        assert len(rows) == 3
+        assert len(held) == 3
+        assert not {row["id"] for row in rows}.intersection(held)
