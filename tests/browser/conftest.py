@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from lab.asterisk import LabUnavailable
 from lab.chromium import ensure_chromium
@@ -81,7 +81,8 @@ class Desk:
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{page.url} scrolls sideways at {name}"
 
     async def accessible(self, page: Page) -> None:
-        """No finding of axe: names, labels, contrast, order of headings, landmarks."""
+        """No finding of axe: names, labels, contrast, order of headings, landmarks; on a page at rest (what is being fetched anew is dimmed)."""
+        await expect(page.locator(".htmx-request")).to_have_count(0)
         found = (await Axe().run(page)).response["violations"]
         told = [f"{one['id']}: {one['help']}: {node['html'][:150]} {node.get('failureSummary', '')[:200]}" for one in found for node in one["nodes"][:3]]
         assert told == [], f"{page.url}: {told}"
