@@ -24,7 +24,7 @@ class OnDials(OnChannels):
             self._join(caller.group, dest.group, at)
         elif (recalled := self._recalled(event, dest)) is not None:
             self._join(recalled, dest.group, at)
-        else:
+        elif not dest.was_born_called:  # else an application calls for somebody who is there: Page names no caller
             dest.group.originated, dest.group.parties = True, None
         if caller is not None and dest.is_started:
             self._picked_up(caller, dest)
