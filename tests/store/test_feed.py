@@ -132,6 +132,28 @@ async def test_a_pbx_that_is_away_for_an_hour_leaves_no_call_open_and_its_return
         assert calls[1] == ended
 
 
+async def test_a_database_that_stands_still_holds_up_no_event(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site(db, sweep_s=60) as one:
+        moves_on, record = asyncio.Event(), one.recorder.record
+
+        async def stands_still(*change: Any) -> set[str]:
+            await moves_on.wait()
+            return await record(*change)
+
+        monkeypatch.setattr(one.recorder, "record", stands_still)
+        one.pbx.send(TALKING)
+        async with asyncio.timeout(30):
+            while one.feed.live_calls != 1:
+                await asyncio.sleep(0.01)
+            one.pbx.send(TRACE[len(TALKING) :])
+            while one.feed.live_calls:
+                await asyncio.sleep(0.01)
+        assert (await one.calls.page(NUMBER))[0] == []
+        moves_on.set()
+        [call] = await one.until("all of it is stored", lambda calls: calls and calls[0]["ended_at"])
+        assert (call["result"], call["gap"]) == ("answered", False)
+
+
 async def trace_with(db: Database, call_id: str, events: int) -> StoredTrace:
     """Waits until this many raw events of a call are kept."""
     async with asyncio.timeout(30):
