@@ -27,7 +27,7 @@ class Explain:
         deliveries, logs = await self._traces.told(enterprise, call["id"])
         notes = []
         if trace is None:
-            notes.append("Of this call no raw events are kept: it is not over, it came from CDR, or they are past their time (VOCHID_TRACE_DAYS).")
+            notes.append("Of this call no raw events are kept: it began a moment ago, it came from CDR, or they are past their time (VOCHID_TRACE_DAYS).")
         elif trace.left_out:
             notes.append(f"{trace.left_out} events beyond the bound of a call's trace were left out.")
         if trace is not None and trace.masked:
@@ -39,6 +39,10 @@ class Explain:
         notes += why_not(call, deliveries, sides, paused=tenancy is not None and tenancy.enterprise.paused)
         raw, chunks, changes = (trace.raw, trace.chunks, trace.changes) if trace else (b"", [], [])
         return {"call": call, "items": timeline(call, raw, chunks, changes, deliveries, logs), "notes": notes}
+
+    async def has_trace(self, enterprise: str, call_id: str) -> bool:
+        """Whether raw events of a call are kept."""
+        return await self._traces.has(enterprise, call_id)
 
     async def trace(self, enterprise: str, call_id: str) -> bytes:
         """The raw events as a TRACE, their times in `Timestamp` headers. Raises NotFound."""

@@ -41,6 +41,8 @@ LINES = {
     "+375171112245": "165, who has two phones",
     "+375171112246": "150 behind a Local channel",
     "+375171112247": "150 and a mobile at once",
+    "+375171112249": "FollowMe: 150 for 2 s, then a mobile; whoever presses 1",
+    "+375171112250": "FollowMe: 150 and a mobile at once",
 }
 
 MODULES = """[modules]
@@ -209,8 +211,28 @@ def pbx_files(ports: Ports, secret: str, *, older: bool = False) -> dict[str, st
         "indications.conf": "[general]\ncountry = us\n[us]\nringcadence = 2000,4000\nring = 440+480/2000,0/4000\nbusy = 480+620/500,0/500\n",
         "confbridge.conf": "[general]\n[default_user]\ntype = user\nquiet = yes\nannounce_only_user = no\n[default_bridge]\ntype = bridge\n",
         "musiconhold.conf": "[default]\nmode = files\ndirectory = sounds/en\n",
+        "followme.conf": FOLLOW_ME,
     }
 
+
+# Whoever answers hears two beeps and is asked; the caller is answered at once and hears music.
+FOLLOW_ME = """[general]
+featuredigittimeout => 5000
+takecall => 1
+declinecall => 2
+norecording_prompt => beep
+options_prompt => beep
+sorry_prompt => beep
+[one-by-one]
+musicclass => default
+context => lab-behind
+number => 150,2
+number => 375291111111,7
+[at-once]
+musicclass => default
+context => lab-behind
+number => 150&375291111111,10
+"""
 
 PJSIP = """[global]
 type = global
@@ -316,6 +338,10 @@ exten => +375171112246,1,Dial(Local/150@lab-behind,10)
  same => n,Hangup(${HANGUPCAUSE})
 exten => +375171112247,1,Dial(PJSIP/150&Local/375291111111@lab-behind,10)
  same => n,Hangup(${HANGUPCAUSE})
+exten => +375171112249,1,FollowMe(one-by-one,d)
+ same => n,Hangup()
+exten => +375171112250,1,FollowMe(at-once,d)
+ same => n,Hangup()
 
 [lab-behind]
 exten => 150,1,Dial(PJSIP/150,10)
@@ -346,8 +372,13 @@ exten => 640,1,Dial(PJSIP/150,2)
  same => n,Hangup(${HANGUPCAUSE})
 exten => _**1XX,1,Pickup(${EXTEN:2}@PICKUPMARK)
 exten => _*34*1XX,1,PickupChan(PJSIP/${EXTEN:4})
+exten => 650,1,Page(PJSIP/150&PJSIP/151,q,5)
 exten => _*222*1XX,1,Answer()
  same => n,ChanSpy(PJSIP/${EXTEN:5},q)
+exten => _*223*1XX,1,Answer()
+ same => n,ChanSpy(PJSIP/${EXTEN:5},qw)
+exten => _*224*1XX,1,Answer()
+ same => n,ChanSpy(PJSIP/${EXTEN:5},qB)
 exten => _+37533.,1,Set(CALLERID(num)=${OFFICE_NUMBER})
  same => n,Dial(PJSIP/0${FILTER(0-9,${EXTEN})}@provider,10)
  same => n,Dial(PJSIP/${FILTER(0-9,${EXTEN})}@reserve,10)

@@ -62,6 +62,8 @@ class Phones:
         self._placed: dict[str, Placed] = {}
         self._channels: dict[str, str] = {}
         self._callees: dict[str, list[str]] = {}
+        self._up: set[str] = set()  # channels that answered
+        self._changed = asyncio.Event()
         self.shown: dict[str, list[str]] = {}  # the callers that each called phone showed, one for every time it rang
 
     async def __aenter__(self) -> Phones:
@@ -111,6 +113,14 @@ class Phones:
             await self.do("PlayDTMF", ("Channel", channel), ("Digit", digit), ("Duration", "120"))
             await asyncio.sleep(0.2)
 
+    async def answered(self, number: str, timeout_s: float = 15) -> None:
+        """Until the called `number` is off the hook. Raises TimeoutError."""
+        digits = "".join(filter(str.isdigit, number))
+        async with asyncio.timeout(timeout_s):
+            while self._up.isdisjoint(self._callees.get(digits, [])):
+                self._changed.clear()
+                await self._changed.wait()
+
     # -- events of the world -------------------------------------------------------------------------------------
 
     def on_ready(self, link: Link) -> None:
@@ -127,9 +137,13 @@ class Phones:
                     self._channels[unique] = digits = "".join(filter(str.isdigit, frame.get("Exten") or ""))
                     self._callees.setdefault(digits, []).append(channel)
                     self.shown.setdefault(digits, []).append(frame.get("CallerIDNum") or "")
-            case "Newstate" if placed and frame.get("ChannelState") == "6":
-                placed.answered.set()
+            case "Newstate" if frame.get("ChannelState") == "6":
+                self._up.add(channel)
+                self._changed.set()
+                if placed:
+                    placed.answered.set()
             case "Hangup":
+                self._up.discard(channel)
                 if placed:
                     placed.cause = int(frame.get("Cause") or 0)
                     placed.ended.set()

@@ -80,5 +80,5 @@ if __name__ == "__main__":
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("names", nargs="*")
     arguments.add_argument("--asterisk", type=int, default=22)
-    parsed = arguments.parse_args()
+    parsed = arguments.parse_intermixed_args()
     asyncio.run(record(parsed.directory, parsed.asterisk, parsed.names))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lab import moves
+from lab import gathered, moves
 from lab.stage import (
     ANNOUNCEMENT,
     CUSTOMER,
@@ -33,7 +33,7 @@ from lab.stage import (
     talked,
 )
 
-__all__ = ["CUSTOMER", "SCENARIOS", "Scenario", "Stage", "moves"]
+__all__ = ["CUSTOMER", "SCENARIOS", "Scenario", "Stage", "gathered", "moves"]
 
 
 @scenario("A customer calls, 150 picks up, they talk, the customer hangs up.", inbound("answered", rang=["150"], line=ONE_PHONE, **talked("150")))

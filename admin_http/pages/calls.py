@@ -106,11 +106,11 @@ async def show_call(visit: Visit) -> web.StreamResponse:
     told, reasons = await story(visit.services, visit.number, call)
     for exchange in (exchange for delivery in told for exchange in delivery["exchanges"]):
         exchange["request"], exchange["response"] = _pretty(exchange["request_data"]), _pretty(exchange["response_data"])
-    trace = "/api/enterprises/{n}/calls/{id}/trace"
+    has_trace = has_route(visit, "GET", "/api/enterprises/{n}/calls/{id}/trace") and await visit.services.explain.has_trace(visit.number, call["id"])
     return visit.render(
         "calls/call.html", call=call, picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
         tickets=(await visit.services.support.tickets.page(visit.number, TicketFilter(call=call["id"])))[0],
-        lines=lines(visit), may_call=may_call(visit), has_trace=has_route(visit, "GET", trace), back=_back(visit), **words(visit),
+        lines=lines(visit), may_call=may_call(visit), has_trace=has_trace, back=_back(visit), **words(visit),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final, Protocol
 
 from daemon.ami.wire import unescape
-from daemon.calls.graph import Bridge, Channel, Graph, Group, Talk
+from daemon.calls.graph import Bridge, Channel, Graph, Group, Recall, Talk
 from daemon.calls.parties import has_customer
 from daemon.calls.telling import Teller
 from daemon.calls.view import PbxView
@@ -67,7 +67,7 @@ class Facts:
         self._tombstone_order: deque[str] = deque()
         self._dirty: dict[Group, bool] = {}  # to be judged; False: only who hears the customer may have changed
         self._adopted: dict[str, Call] = {}
-        self._recalls: dict[Group, tuple[str, str | None]] = {}  # handed over by this endpoint, the moved one showing this number
+        self._recalls: dict[Group, Recall] = {}
         self._groups_seen = 0
         self._order = 0
         self._out: list[CallChange] = []

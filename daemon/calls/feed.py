@@ -26,7 +26,7 @@ from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
 from daemon.calls.resync import Left, astray, judge, sort_out
 from daemon.calls.snapshot import Snapshot, events_of, is_heard_of, read_channels, read_snapshot
-from daemon.calls.tracer import Tracer, pack
+from daemon.calls.tracer import Part, Trace, Tracer, pack
 from daemon.calls.view import PbxView
 from daemon.model.phone import masked
 from daemon.model.signal import CallChange
@@ -36,6 +36,7 @@ from daemon.telemetry import metrics
 
 TICK_S = 0.5
 TRACE_S = 2.0
+MAX_UNSTORED_BYTES = 4 * 1024 * 1024  # of traces, packed, while the database is away
 QUIET_S = 0.03  # how long a change that nobody is told of may wait for company
 STOP_DEADLINE_S = 5.0
 RETRY_S = 0.5
@@ -75,6 +76,8 @@ class PbxFeed:
         self._sweep_s = sweep_s
         self._tracer = tracer
         self._masker = masker
+        self._unpacked: list[Part] = []
+        self._unstored: list[Trace] = []
         self._waiting: deque[CallChange] = deque()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -114,7 +117,7 @@ class PbxFeed:
         if self._link is not None:
             await self._note_seen()
         await self._supervisor.stop()
-        await self._put_away(all_ended=True)
+        await self._put_away(last=True)
 
     def set_view(self, view: PbxView) -> None:
         """New settings of the same PBX; calls in progress go on under them."""
@@ -260,18 +263,33 @@ class PbxFeed:
             await asyncio.sleep(TRACE_S)
             await self._put_away()
 
-    async def _put_away(self, *, all_ended: bool = False) -> None:
-        """Stores the traces of calls that are over; without a database they are let go."""
+    async def _put_away(self, *, last: bool = False) -> None:
+        """Stores what is new of all calls' traces. While the database is away they wait; what is too much is let go, the oldest first."""
         if self._tracer is None:
             return
-        ripe = self._tracer.ripe(time.time(), all_ended=all_ended)
-        if not ripe:
+        self._unpacked += self._tracer.parts(time.time(), last=last)
+        if self._unpacked:
+            parts = list(self._unpacked)
+            self._unstored += await asyncio.to_thread(lambda: [pack(part, self._masker) for part in parts])
+            del self._unpacked[: len(parts)]
+        if not self._unstored:
             return
-        traces = await asyncio.to_thread(lambda: [pack(one, self._masker) for one in ripe])
         try:
-            await self._recorder.keep_traces(self._model.view.enterprise, traces)
+            await self._recorder.keep_traces(self._model.view.enterprise, self._unstored)
+            self._unstored = []
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            log.warning("traces let go", pbx=self._name, calls=len(traces), error=str(error)[:200])
+            self._let_go(str(error)[:200])
+
+    def _let_go(self, error: str) -> None:
+        size, keep = 0, 0
+        for trace in reversed(self._unstored):
+            size += len(trace.raw) + len(trace.chunks) + len(trace.changes)
+            if size > MAX_UNSTORED_BYTES:
+                break
+            keep += 1
+        lost = len(self._unstored) - keep
+        log.warning("traces wait for the database", pbx=self._name, waiting=keep, let_go=lost, error=error)
+        del self._unstored[:lost]
 
     async def _note_seen(self) -> None:
         """Up to here nothing was missed: what a next process needs to know."""

@@ -53,6 +53,7 @@ class Channel:
     ended_at: float | None = None
     cause: int | None = None
     hangup_requested_at: float | None = None
+    is_let_go: bool = False  # the PBX hangs it up by itself
     mailbox_at: float | None = None
     pair: str | None = None
     bridge: str | None = None
@@ -125,6 +126,18 @@ class Move:
         self.parked = parked
         self.source_shown = source_shown
         self.failed = failed
+
+
+class Recall:
+    """A call that was handed over by keys while it rang: taken by nobody, it makes the PBX call `endpoint` back and show it `shown`.
+
+    `target`: what the PBX rings meanwhile.
+    """
+
+    def __init__(self, endpoint: str, shown: str | None, target: Channel) -> None:
+        self.endpoint = endpoint
+        self.shown = shown
+        self.target = target
 
 
 class Group:

@@ -59,7 +59,7 @@ class OnChannels(Facts):
         if channel is None:
             return
         group = channel.group
-        group.saw_hangup_request = True
+        group.saw_hangup_request = channel.is_let_go = True
         is_ending = group.closed_at is not None or group in self._closing or any(c.hangup_requested_at is not None for c in group.live())
         if event.get("Cause") == SHUTTING_DOWN and not is_ending:
             group.is_lost = group.has_gap = True

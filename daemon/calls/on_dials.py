@@ -6,10 +6,13 @@ nobody picked up does not end at all. A dial is known by its destination, and it
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from daemon.calls.facts import Event, known
 from daemon.calls.graph import Channel, Dial, Group, Move
 from daemon.calls.on_channels import OnChannels
 from daemon.calls.parties import is_called, is_external
+from daemon.model.call import CLICK_CHANNEL
 
 
 class OnDials(OnChannels):
@@ -24,7 +27,7 @@ class OnDials(OnChannels):
             self._join(caller.group, dest.group, at)
         elif (recalled := self._recalled(event, dest)) is not None:
             self._join(recalled, dest.group, at)
-        else:
+        elif not dest.was_born_called:  # else an application calls for somebody who is there: Page names no caller
             dest.group.originated, dest.group.parties = True, None
         if caller is not None and dest.is_started:
             self._picked_up(caller, dest)
@@ -44,12 +47,18 @@ class OnDials(OnChannels):
         return self._teller.knows(group) and not group.moves and not any([dial.forwarded for dial in group.dials])
 
     def _recalled(self, event: Event, dest: Channel) -> Group | None:
-        """The call that nobody took when it was handed over: Asterisk calls the one who hung up back and shows whom it brings."""
-        shown = known(event.get("DestConnectedLineNum"))
-        waiting = [(moved, group) for group, (endpoint, moved) in self._recalls.items() if endpoint == dest.endpoint]
-        group = next((group for moved, group in waiting if moved == shown or moved is None or shown is None), None)
-        if group is not None:
-            del self._recalls[group]
+        """The call that nobody took when it was handed over: Asterisk calls the one who hung up back and shows whom it brings.
+
+        Two customers may show the same number, or none. But the PBX first lets go of whom it rang in vain (bridge_basic.c, one thread does both).
+        """
+        shown, found = known(event.get("DestConnectedLineNum")), list[tuple[bool, bool, Group]]()
+        for group, recall in self._recalls.items():
+            if recall.endpoint == dest.endpoint and (recall.shown == shown or recall.shown is None or shown is None):
+                found.append((recall.target.is_let_go or recall.target.ended_at is not None, recall.shown == shown, group))
+        if not found or dest.linkedid.startswith(CLICK_CHANNEL):
+            return None
+        group = max(found, key=itemgetter(0, 1))[2]
+        del self._recalls[group]
         return group
 
     def _begin(self, event: Event, caller: Channel | None, dest: Channel, at: float) -> Dial:

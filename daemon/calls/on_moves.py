@@ -7,7 +7,7 @@ ties their legs only afterwards, so the channels that the event names are joined
 from __future__ import annotations
 
 from daemon.calls.facts import HEADERS, Event, known
-from daemon.calls.graph import Channel, Group, Move
+from daemon.calls.graph import Channel, Group, Move, Recall
 from daemon.calls.on_bridges import OnBridges
 
 
@@ -47,13 +47,14 @@ class OnMoves(OnBridges):
         if not failed:
             self._join(one.group, second.group, at)
         group = one.group
-        target = self._behind(self._target(event, at, moved, second), group)
+        asked = self._target(event, at, moved, second)
+        target = self._behind(asked, group)
         is_reached = target is not None and target.up_at is not None
         kind = "attended" if is_reached or (event.get("DestType") == "App" and event.get("DestApp") not in ("Dial", "Queue")) else "blonde"
         source = second if first is None else first
         group.moves.append(Move(kind, self._order, source, target, parked=moved, failed=failed))
-        if kind == "blonde" and not failed:
-            self._recalls[group] = source.endpoint, known(event.get("TransfereeCallerIDNum"))
+        if kind == "blonde" and not failed and asked is not None and event.get("DestType") != "App":  # a phone's own line is not called back
+            self._recalls[group] = Recall(source.endpoint, known(event.get("TransfereeCallerIDNum")), asked)
         self._touch(group, at)
 
     def _target(self, event: Event, at: float, moved: Channel | None, second: Channel) -> Channel | None:

@@ -101,7 +101,7 @@ class Recorder:
         return await record_recording(self._db, self._planner, call)
 
     async def keep_traces(self, enterprise: str, traces: Sequence[Trace]) -> None:
-        """What the PBX and the model said of calls that are over."""
+        """Parts of what the PBX and the model said of calls."""
         await self._traces.add(enterprise, traces)
 
     async def left(self, enterprise: str, pbx: str) -> Left:

@@ -51,7 +51,7 @@ class TraceRepository:
         self._db = db
 
     async def add(self, enterprise: str, traces: Sequence[Packed]) -> None:
-        """All in one transaction, which waits for no disk: a trace may be lost, a call may not."""
+        """Parts of calls' traces, all in one transaction, which waits for no disk: a trace may be lost, a call may not."""
         async with self._db.tenant(enterprise) as connection:
             await connection.execute("set local synchronous_commit = off")
             await connection.executemany(
@@ -60,19 +60,25 @@ class TraceRepository:
             )
 
     async def get(self, enterprise: str, call_id: str) -> StoredTrace | None:
-        """The trace of a call, None when there is none (any more). A call that two processes saw has two, joined here."""
+        """The trace of a call, as far as it has come; None when there is none (any more). Its parts, of one process or several, are joined here."""
         async with self._db.tenant(enterprise) as connection:
             rows = await connection.fetch(
                 "select * from call_traces where enterprise_number = $1 and call_id = $2 order by stored_at", enterprise, uuid.UUID(call_id)
             )
         if not rows:
             return None
-        raw, chunks, changes = b"", [], []
-        for row in rows:
-            chunks += [(len(raw) + int(offset), float(at)) for offset, at in json.loads(zlib.decompress(row["chunks"]))]
-            raw += zlib.decompress(row["raw"])
-            changes += json.loads(zlib.decompress(row["changes"]))
+        raw, chunks = joined([(zlib.decompress(row["raw"]), json.loads(zlib.decompress(row["chunks"]))) for row in rows])
+        changes = [change for row in rows for change in json.loads(zlib.decompress(row["changes"]))]
         return StoredTrace(raw, chunks, changes, sum(row["left_out"] for row in rows), any(row["masked"] for row in rows))
+
+    async def has(self, enterprise: str, call_id: str) -> bool:
+        """Whether anything of a call's trace is kept."""
+        async with self._db.tenant(enterprise) as connection:
+            return bool(
+                await connection.fetchval(
+                    "select exists (select from call_traces where enterprise_number = $1 and call_id = $2)", enterprise, uuid.UUID(call_id)
+                )
+            )
 
     async def told(self, enterprise: str, call_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The deliveries of a call, and what was said to CRMs in each attempt."""
@@ -85,6 +91,21 @@ class TraceRepository:
                 enterprise, *_span(deliveries), [row["id"] for row in deliveries],
             ) if deliveries else []  # fmt: skip
         return [_delivery(row) for row in deliveries], [_log(row) for row in logs]
+
+
+def joined(parts: Sequence[tuple[bytes, list[list[float]]]]) -> tuple[bytes, list[tuple[int, float]]]:
+    """The events of all parts by their numbers. What was said of a call before it was joined with another may stand in a later part, or in two."""
+    events: dict[float, tuple[float, bytes]] = {}
+    for raw, chunks in parts:
+        ends = [*(int(chunk[0]) for chunk in chunks[1:]), len(raw)][: len(chunks)]
+        for (offset, at, *number), end in zip(chunks, ends, strict=True):
+            events[number[0] if number else at * 1_000_000 + offset / len(raw)] = at, raw[int(offset) : end]  # traces of old had no numbers
+    found, chunks_of_all, size = [], [], 0
+    for _, (at, data) in sorted(events.items()):
+        found.append(data)
+        chunks_of_all.append((size, at))
+        size += len(data)
+    return b"".join(found), chunks_of_all
 
 
 def _span(deliveries: Sequence[Any]) -> tuple[Any, Any]:

@@ -106,6 +106,7 @@ async def test_a_call_shows_its_course_and_what_the_crm_was_told(desk: Desk) -> 
     await page.locator("#rows a.over").first.click()
     await expect(page.get_by_role("heading", name="Мария Кот")).to_be_visible()
     assert await page.locator(".timeline .leg").count() >= 2
+    await expect(page.get_by_role("link", name="Трасса")).to_have_count(0)  # nothing was said by a PBX
     await page.locator(".told summary", has_text="Запись в журнал").click()
     await expect(page.locator(".exchange pre").first).to_contain_text("telephony/call/event")
     await page.get_by_role("link", name="← Звонки").click()

@@ -7,8 +7,11 @@ import contextlib
 import json
 import random
 
+import httpx
+
 from tests.e2e.conftest import NUMBER, House
 
+TRACE = f"/api/enterprises/{NUMBER}/calls/{{}}/trace?format=ami"
 CALLS = ("inbound-answered", "outbound-busy", "ring-group", "inbound-cancelled", "forwarded-inside", "voicemail")
 
 
@@ -142,7 +145,8 @@ async def killed_in_mid_call(house: House, *, goes_on: bool) -> bytes:
     trace = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
     cut = trace.index(b"Event: HangupRequest")
     house.pbx.send(trace[:cut])
-    await asyncio.sleep(0.7)
+    async with asyncio.timeout(30), house.daemon.client() as api:
+        await talking_and_traced(api)
     await house.daemon.kill()
     house.pbx.connected.clear()
     start = trace.index(b"Uniqueid: ") + 10
@@ -154,11 +158,21 @@ async def killed_in_mid_call(house: House, *, goes_on: bool) -> bytes:
     return trace[cut:]
 
 
+async def talking_and_traced(api: httpx.AsyncClient) -> None:
+    """Until a call is stored as answered, and its trace tells of the bridge."""
+    while True:
+        calls = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+        if calls and calls[0]["answered_at"] and (await api.get(TRACE.format(calls[0]["id"]))).content.count(b"Event: BridgeEnter") == 2:
+            return
+        await asyncio.sleep(0.1)
+
+
 async def test_a_call_that_ends_while_the_daemon_is_dead_is_told_all_the_same(house: House) -> None:
     await killed_in_mid_call(house, goes_on=False)
     await house.journaled(1)
     async with house.daemon.client() as api:
         [call] = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"]
+        assert (await api.get(TRACE.format(call["id"]))).content.count(b"Event: ") >= 13
     assert (call["result"], call["gap"], call["answered_by"]) == ("answered", True, "150")
     assert next(iter(house.crm.journal.values()))["result"] == "answered"
 
@@ -174,6 +188,10 @@ async def test_a_call_that_outlives_the_daemon_goes_on_under_its_id_and_is_told_
     assert len(call["legs"]) == 2
     assert list(embedded_house.crm.journal) == [call["id"]]
     assert len(embedded_house.crm.popups("in")) == 1
+    async with embedded_house.daemon.client() as api, asyncio.timeout(30):
+        while (trace := (await api.get(TRACE.format(call["id"]))).content).count(b"Event: Hangup\r\n") < 2:  # the second process's part
+            await asyncio.sleep(0.1)
+    assert trace.count(b"Event: DialBegin") == 1
 
 
 async def test_a_paused_enterprise_is_left_alone_and_resumes(house: House) -> None:

@@ -46,6 +46,8 @@ def _threads(event: Event, makers: dict[str, str]) -> list[str | None]:
     channel, name = event.get("Uniqueid"), event.event
     if name in OWN_THREAD:
         return []
+    if name == "DialBegin" and not channel:  # Page begins its dials one after the other, then each has a thread
+        return [event.get("DestUniqueid"), event.get("DestLinkedid")]
     if name.startswith("Dial"):
         return [channel or event.get("DestUniqueid")]
     if name == "Newchannel":
@@ -61,7 +63,7 @@ def told(events: Sequence[tuple[Event, float]]) -> list[Told]:
     """A recording's events with their places. Who dials a channel has made it."""
     makers: dict[str, str] = {}
     for event, _ in events:
-        if event.event == "DialBegin" and (caller := event.get("Uniqueid")):
+        if event.event == "DialBegin" and (caller := event.get("Uniqueid") or event.get("DestLinkedid")):
             makers.setdefault(event.get("DestUniqueid") or "", caller)
     return [Told(event, at, makers) for event, at in events]
 

@@ -19,7 +19,7 @@ from lab.crm.retailcrm import RetailCrmSandbox
 from lab.office import AT_ONCE, PHONES, Office
 from lab.record import play, stage
 from lab.run import DaemonProcess, short_directory
-from lab.scenarios import CUSTOMER, SCENARIOS, Scenario, moves
+from lab.scenarios import CUSTOMER, SCENARIOS, Scenario, gathered, moves
 from tests.golden.test_traces import differences
 from tests.golden.view import VIEW
 
@@ -44,12 +44,12 @@ async def office(asterisk_root: Path) -> AsyncIterator[Office]:
 # Of the moved calls a core set is played each time, the others with LAB_ALL=1; their recordings are replayed always.
 CORE_MOVES = {
     "attended-by-phone", "blonde-by-phone", "blind-by-phone", "chain-of-transfers", "redirected", "hold", "pickup-by-group", "pickup-by-replaces",
-    "parked-and-fetched", "conference", "two-devices", "follow-me-confirmed", "reserve-trunk",
+    "parked-and-fetched", "conference", "paged", "two-devices", "follow-me-confirmed", "reserve-trunk",
 }  # fmt: skip
 
 
 def is_played(scenario: Scenario) -> bool:
-    return "LAB_ALL" in os.environ or scenario.play.__module__ != moves.__name__ or scenario.name in CORE_MOVES
+    return "LAB_ALL" in os.environ or scenario.play.__module__ not in (moves.__name__, gathered.__name__) or scenario.name in CORE_MOVES
 
 
 async def test_every_scenario_gives_the_records_that_the_phones_lived_through(asterisk_root: Path) -> None:

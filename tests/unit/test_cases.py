@@ -182,6 +182,67 @@ def test_case_52_two_calls_of_one_customer_at_once_are_two_records() -> None:
     assert first.id != second.id
 
 
+class _OfAnother:
+    """The event of another call of the same customer to the same phone: identities are changed, and no number."""
+
+    def __init__(self, event: Any, mark: str) -> None:
+        self._event, self._mark, self.event = event, mark, event.event
+
+    def get(self, header: str, /) -> str | None:
+        value = self._event.get(header)
+        return f"{self._mark}{value}" if value and header.endswith(("Uniqueid", "Linkedid")) else value
+
+
+@pytest.mark.parametrize("is_withheld", [False, True])
+def test_case_3_of_two_calls_that_look_alike_the_one_that_nobody_took_comes_back(is_withheld: bool) -> None:
+    """150 hands both over by keys; the second is given up first. Which of them calls back is told by whom the PBX lets go of."""
+    events = [event for event, _ in events_of("blonde-by-keys-returned")]
+    if is_withheld:
+        events = [_Withheld(event) for event in events]
+    [handed_over] = [n for n, event in enumerate(events) if event.event == "AttendedTransfer"]
+    first, second = ([_OfAnother(event, mark) for event in events] for mark in ("a", "b"))
+    played = [*first[: handed_over + 1], *second, *first[handed_over + 1 :]]
+    calls = replay(iter([(event, 100.0 + n / 10) for n, event in enumerate(played)]), VIEW)
+    [alone] = replay(iter([(event, 100.0 + n / 10) for n, event in enumerate(events)]), VIEW)
+    assert alone.transfers == (Transfer("blonde", "150", "152", False),)
+    assert len(calls) == 2
+    for call in calls:
+        assert (call.transfers, call.rang, call.last_talked, len(call.legs)) == (alone.transfers, alone.rang, alone.last_talked, len(alone.legs))
+
+
+class _Withheld:
+    """The event of a customer who shows no number."""
+
+    def __init__(self, event: Any) -> None:
+        self._event, self.event = event, event.event
+
+    def get(self, header: str, /) -> str | None:
+        value = self._event.get(header)
+        return "<unknown>" if value == "+375296254070" else value
+
+
+def test_case_3_a_click_from_the_same_phone_is_no_call_that_comes_back() -> None:
+    events = [event for event, _ in events_of("blonde-by-keys-returned")]
+    [handed_over] = [n for n, event in enumerate(events) if event.event == "AttendedTransfer"]
+    script = Script()
+    script.events = [(event, 100.0) for event in events[: handed_over + 1]]
+    click = JsonEvent({
+        "Event": "DialBegin", "DestChannel": "PJSIP/150-99", "DestUniqueid": "vochid-click-1", "DestLinkedid": "vochid-click-1",
+        "DestConnectedLineNum": "+375296254070",
+    })  # fmt: skip
+    born = JsonEvent({"Event": "Newchannel", "Channel": "PJSIP/150-99", "Uniqueid": "vochid-click-1", "Linkedid": "vochid-click-1", "ChannelState": "0"})
+    script.events += [(born, 100.0), (click, 100.0)]
+    gone = JsonEvent({"Event": "Hangup", "Uniqueid": "vochid-click-1", "Cause": "16"})
+    assert sorted(call.click_to_call for call in replay(iter([*script.events, (gone, 101.0)]), VIEW)) == [False, True]
+
+
+def test_case_42_keys_that_are_pressed_change_nothing() -> None:
+    script = talking()
+    for kind in ("DTMFBegin", "DTMFEnd"):
+        script.add(kind, TRUNK, Digit="1", Direction="Received", Linkedid="1")
+    assert script.later(1).leave(TRUNK).gone(TRUNK, A).call().to_json() == talking().later(1.2).leave(TRUNK).gone(TRUNK, A).call().to_json()
+
+
 def test_case_67_talk_ends_with_the_bridge_and_not_with_a_late_hangup() -> None:
     call = talking().later(1).leave(TRUNK).later(8).gone(TRUNK, A).call()
     assert 0.9 < call.talk_seconds < 1.5
@@ -228,7 +289,12 @@ def test_the_table_of_cases_has_all_seventy_and_names_code_and_tests_that_exist(
     table = dict(rows())
     assert sorted(table) == list(range(1, 71))
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "daemon").rglob("*.py"))
     for number, row in table.items():
+        _, _, _, where, proof, _ = row.split("|")
+        assert "`golden/" in proof or "`test_" in proof, (number, "no test")
+        for name in re.findall(r"`(?:[A-Z][A-Za-z]+\.)?(_?[A-Za-z_]+)`", where):
+            assert re.search(rf"\b{name}\b", code), (number, name)
         for name in re.findall(r"`golden/([a-z0-9-]+)`", row):
             assert (GOLDEN / name / "scenario.json").exists(), (number, name)
         for name in re.findall(r"`(test_[a-z0-9_]+)`", row):
