@@ -21,7 +21,7 @@ from daemon.store.tickets import TicketFilter
 PER_PAGE = 50
 LINK_S = 900.0  # how long links of the conversation live
 TABS = {"unclosed": N_("Not closed"), "open": N_("New"), "in_progress": N_("Being worked on"), "closed": N_("Closed"), "": N_("All")}
-STATUSES = {"open": (N_("new"), "info"), "in_progress": (N_("in progress"), "warn"), "closed": (N_("closed"), "plain")}
+STATUSES = {"open": (N_("unanswered"), "info"), "in_progress": (N_("in progress"), "warn"), "closed": (N_("closed"), "plain")}
 COPIES = {
     "waiting": N_("is being fetched"), "failed": N_("could not be fetched"), "expired": N_("is kept no longer"),
 }  # fmt: skip
