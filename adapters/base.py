@@ -134,6 +134,14 @@ class HasManagers(Protocol):
 
 
 @runtime_checkable
+class HasLines(Protocol):
+    """An adapter whose CRM keeps a list of external lines."""
+
+    async def lines(self, connection: Connection) -> Mapping[str, str]:
+        """What the CRM calls each number that it takes for a line of vochid's. Raises LookupFailed."""
+
+
+@runtime_checkable
 class CanRegister(Protocol):
     """An adapter whose CRM must be told that vochid is its telephony. One with `extensions_in_entry` false sets extensions without being registered."""
 

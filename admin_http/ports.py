@@ -102,7 +102,8 @@ class ConsentPort(Protocol):
 
 
 class CredentialState(Protocol):
-    """Credentials that renew themselves. `refused`: why somebody must connect again; `expires_at`: ISO 8601, of the ones in use."""
+    """Credentials that renew themselves. `refused`: why somebody must connect again; `expires_at`: ISO 8601, of the ones in use;
+    `renews_ahead`: before that, else by the first request afterwards."""
 
     @property
     def is_connected(self) -> bool: ...
@@ -112,6 +113,8 @@ class CredentialState(Protocol):
     def expires_at(self) -> str | None: ...
     @property
     def refused(self) -> str: ...
+    @property
+    def renews_ahead(self) -> bool: ...
 
 
 class CabinetPort(Protocol):
@@ -173,6 +176,8 @@ class Joined:
     credentials: Callable[[str, str], Awaitable[CredentialState | None]] | None = None
     amocrm: AmoCrmPort | None = None
     with_managers: tuple[str, ...] = ()
+    lines: Callable[[str, str], Awaitable[Mapping[str, str]]] | None = None  # what a CRM calls each of our lines that it knows; raises VochidError
+    with_lines: tuple[str, ...] = ()
     registering: tuple[str, ...] = ()
     snippets: Callable[[Enterprise, Pbx], Sequence[Snippet]] | None = None
     probes: Tries = field(default_factory=Tries)

@@ -12,7 +12,7 @@ import aiohttp
 import aiohttp.web
 import structlog
 
-from adapters.base import CanConsent, CanRegister, HasManagers
+from adapters.base import CanConsent, CanRegister, HasLines, HasManagers
 from adapters.registry import adapters
 from admin_http.app import make_admin, make_operator
 from admin_http.ports import Joined
@@ -146,6 +146,8 @@ class App:
             consent=Consenting(
                 crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise}), inbound
             ),
+            lines=admin.lines,
+            with_lines=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasLines)),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             credentials=keeper.state,

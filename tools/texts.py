@@ -34,9 +34,15 @@ def translated(language: str) -> set[str]:
     """The texts that the catalogues of a language have."""
     found = set()
     for path in (ADMIN / "locales" / language).glob("*.po"):
-        with path.open("rb") as file:
-            found |= {m.id if isinstance(m.id, str) else m.id[0] for m in read_po(file, locale=language) if m.id and m.string and all(m.string) and not m.fuzzy}
+        found |= set(read_catalogue(path))
     return found
+
+
+def read_catalogue(path: Path) -> list[str]:
+    """The texts that a catalogue translates; of one with a plural its singular."""
+    with path.open("rb") as file:
+        messages = [(m.id if isinstance(m.id, str) else m.id[0], m) for m in read_po(file, locale=path.parent.name)]
+    return [text for text, message in messages if text and message.string and all(message.string) and not message.fuzzy]
 
 
 def missing(language: str) -> list[tuple[str, tuple[str, ...]]]:

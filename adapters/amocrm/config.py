@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -17,6 +17,8 @@ KOMMO_OAUTH_URL = "https://www.kommo.com/oauth"
 
 class AmoCrmSettings(IntegrationSettings):
     """One account, reached with an integration's id and secret by consent, or with a long-lived token."""
+
+    makes: ClassVar[tuple[str, ...]] = ("unsorted", "contact", "lead", "task", "nothing")
 
     base_url: CrmUrl = Field(description="The account's full address, like https://example.amocrm.ru or https://example.kommo.com")
     client_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$", description="Of the integration that was made in the account")

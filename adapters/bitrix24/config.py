@@ -14,7 +14,6 @@ from daemon.model.integration import CrmUrl, IntegrationSettings, UrlCheck
 OAUTH_SERVERS = ("https://oauth.bitrix24.tech", "https://oauth.bitrix.info")  # the vendor's two regions
 _NEAR = (".ru", ".by", ".kz")  # portals of these zones are served by the first of them
 _WEBHOOK = re.compile(r"(https?://[^/\s?#@]+)/rest/(\d{1,12})/([A-Za-z0-9]{1,128})/?", re.ASCII)
-_ACTIONS = ("lead", "contact", "task", "nothing")
 
 
 def _webhook(value: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -37,6 +36,7 @@ class Bitrix24Settings(IntegrationSettings):
     the webhook rests."""
 
     inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {"application_token": ("application_token",)}
+    makes: ClassVar[tuple[str, ...]] = ("lead", "contact", "task", "nothing")
 
     webhook_url: WebhookUrl | None = Field(default=None, description="Like https://example.bitrix24.ru/rest/1/abc123/")
     domain: CrmUrl | None = Field(default=None, description="Like https://example.bitrix24.ru; for a local application without a webhook")
@@ -64,9 +64,9 @@ class Bitrix24Settings(IntegrationSettings):
     @field_validator("rules")
     @classmethod
     def _possible_here(cls, value: tuple[object, ...]) -> tuple[object, ...]:
-        wrong = next((rule.do for rule in value if getattr(rule, "do", "") not in _ACTIONS), None)  # type: ignore[attr-defined]
+        wrong = next((rule.do for rule in value if getattr(rule, "do", "") not in cls.makes), None)  # type: ignore[attr-defined]
         if wrong:
-            raise ValueError(f"{wrong} cannot be made in Bitrix24; there are: {', '.join(_ACTIONS)}")
+            raise ValueError(f"{wrong} cannot be made in Bitrix24; there are: {', '.join(cls.makes)}")
         return value
 
     @property

@@ -77,6 +77,9 @@ class Bitrix24:
     async def unregister(self, connection: Connection, registration: Registration) -> Registered:
         return await module.unregister(connection, registration)
 
+    async def lines(self, connection: Connection) -> Mapping[str, str]:
+        return await module.lines(connection)
+
     async def managers(self, connection: Connection) -> Sequence[CrmUser]:
         return await module.managers(connection)
 

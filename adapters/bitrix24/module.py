@@ -22,10 +22,9 @@ async def register(connection: Connection, registration: Registration) -> Regist
     webhook is made at the portal by hand, and the lines are only named in calls."""
     portal = Portal(connection)
     handler = registration.base_url + EVENTS_PATH
-    there = await portal.call("telephony.externalLine.get", {}, SYNC)
-    if not isinstance(there, Accepted):
-        return _refused(there)
-    known = {str(line.get("NUMBER")): str(line.get("NAME") or "") for line in there.result or [] if isinstance(line, Mapping)}
+    known = await _lines_there(portal)
+    if not isinstance(known, Mapping):
+        return _refused(known)
     commands = [
         Command(f"line{index}", f"telephony.externalLine.{'update' if number in known else 'add'}", {"NUMBER": number, "NAME": name, "CRM_AUTO_CREATE": "N"})
         for index, (number, name) in enumerate((number, name or number) for number, name in registration.lines.items())
@@ -41,13 +40,20 @@ async def register(connection: Connection, registration: Registration) -> Regist
 async def unregister(connection: Connection, registration: Registration) -> Registered:
     """Takes lines and events away."""
     portal, handler = Portal(connection), registration.base_url + EVENTS_PATH
-    there = await portal.call("telephony.externalLine.get", {}, SYNC)
-    if not isinstance(there, Accepted):
-        return _refused(there)
-    numbers = [str(line.get("NUMBER")) for line in there.result or [] if isinstance(line, Mapping)]
+    numbers = await _lines_there(portal)
+    if not isinstance(numbers, Mapping):
+        return _refused(numbers)
     commands = [Command(f"gone{index}", "telephony.externalLine.delete", {"NUMBER": number}) for index, number in enumerate(numbers)]
     commands += [Command(event.lower(), "event.unbind", {"event": event, "handler": handler}) for event in EVENTS]
     return await _all(portal, commands, "")
+
+
+async def lines(connection: Connection) -> Mapping[str, str]:
+    """The portal's external lines of this application: number to name. Raises LookupFailed."""
+    known = await _lines_there(Portal(connection))
+    if not isinstance(known, Mapping):
+        raise _failed(known)
+    return known
 
 
 async def managers(connection: Connection) -> Sequence[CrmUser]:
@@ -69,6 +75,13 @@ async def set_extensions(connection: Connection, extensions: Mapping[str, str]) 
     done = await _all(portal, commands, "")
     if not done.ok:
         raise LookupFailed(done.detail, outage=done.is_unclear)
+
+
+async def _lines_there(portal: Portal) -> dict[str, str] | Outcome:
+    there = await portal.call("telephony.externalLine.get", {}, SYNC)
+    if not isinstance(there, Accepted):
+        return there
+    return {str(line.get("NUMBER")): str(line.get("NAME") or "") for line in there.result or [] if isinstance(line, Mapping)}
 
 
 # -- users ---------------------------------------------------------------------------------------------------------------

@@ -119,9 +119,10 @@ def _installed(answer: Mapping[str, str], settings: Bitrix24Settings) -> Mapping
         return {
             "access_token": answer["AUTH_ID"], "refresh_token": answer["REFRESH_ID"], "client_endpoint": f"{scheme}://{answer.get('DOMAIN', '')}/rest/",
             "server_endpoint": answer.get("SERVER_ENDPOINT"), "member_id": answer.get("member_id"), "application_token": answer.get("APPLICATION_TOKEN"),
+            "expires_in": answer.get("AUTH_EXPIRES"),
         }  # fmt: skip
     if answer.get("auth[access_token]") and answer.get("auth[refresh_token]"):
-        names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "application_token")
+        names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "application_token", "expires_in")
         return {"client_endpoint": f"{settings.portal}/rest/", **{name: answer[f"auth[{name}]"] for name in names if f"auth[{name}]" in answer}}
     return None
 
@@ -150,8 +151,8 @@ async def _user_of(connection: Connection, tokens: Mapping[str, Any]) -> str | N
 
 
 def _kept(tokens: Mapping[str, Any], settings: Bitrix24Settings, former: Mapping[str, Any]) -> dict[str, Any]:
-    names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "scope")
-    merged = {**former, **{name: tokens[name] for name in names if tokens.get(name)}}
+    names = (*_ALL_NEEDED, "server_endpoint", "member_id", "user_id", "scope", "expires_in")
+    merged = {**former, "expires_in": None, **{name: tokens[name] for name in names if tokens.get(name)}}
     return {**merged, "client_id": settings.client_id}
 
 

@@ -24,6 +24,8 @@ class TicketsSettings(IntegrationSettings):
 
     inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {"deploy_token": ("deploy_token", "previous_deploy_token")}
     rotates: ClassVar[Mapping[str, str]] = {"deploy_token": "previous_deploy_token"}
+    makes: ClassVar[tuple[str, ...]] = ("ticket", "nothing")
+    rules_by: ClassVar[tuple[str, ...]] = ("line", "direction", "answered")
 
     role: Literal["tma", "crm"] = Field(description="tma: vochid is the mini app's desk; crm: vochid is the CRM")
     remote_url: CrmUrl = Field(description="The other side's address; /api/integration/… is below it")

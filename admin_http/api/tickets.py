@@ -14,10 +14,9 @@ from admin_http.api.support import reading
 from daemon.errors import VochidError
 from daemon.model.phone import shown_number
 from daemon.model.ticket import TicketStatus
-from daemon.store.tickets import TicketFilter
+from daemon.store.ticket_query import UNCLOSED, TicketFilter
 
 STATUSES = tuple(map(str, TicketStatus))
-UNCLOSED = "unclosed"
 _EXTENSION = re.compile(r"[0-9*#]{1,20}")
 MAX_KEY = 200
 
@@ -124,7 +123,8 @@ ROUTES = (
     Route(
         "GET", _LIST, list_tickets, "Tickets, the one that changed last first",
         query=(
-            ("status", f"{', '.join(STATUSES)}, or {UNCLOSED}"), ("phone", "the customer's"), ("q", "in subject, phone or id"), ("call", "a call's id"),
+            ("status", f"{', '.join(STATUSES)}, or {UNCLOSED}"), ("phone", "the customer's"),
+            ("q", "words of the subject, the end of the number, or an id"), ("call", "a call's id"),
             ("limit", "at most 500"), ("cursor", "`next` of the page before"),
         ),
     ),

@@ -22,7 +22,7 @@ from admin_http.texts import N_
 from admin_http.timeline import draw
 from daemon.errors import NotFound, VochidError
 from daemon.store.call_query import CallFilter
-from daemon.store.tickets import TicketFilter
+from daemon.store.ticket_query import TicketFilter
 
 PER_PAGE = 50
 PLAYER_S = 900.0  # how long the player's link lives

@@ -85,8 +85,11 @@ async def _page(
     fields.sort(key=lambda field: field.name in IntegrationSettings.model_fields)  # what is the CRM's own comes first
     return visit.render(
         "integrations/one.html", status=status, crm=crm, title=visit.text(TITLES.get(crm, crm)), base=base_of(visit, crm), stored=stored, fields=fields,
-        errors=errors or {}, checks=checks, done=done, registers=crm in joined.registering and joined.registrations is not None,
+        errors=errors or {}, checks=checks, done=done, rules=bool(joined.kinds[crm].makes),
+        registers=crm in joined.registering and joined.registrations is not None,
         has_managers=stored is not None and crm in joined.with_managers and joined.managers is not None,
+        has_lines=stored is not None and crm in joined.with_lines and joined.lines is not None,
+        clicks=await visit.services.inbound.holds(visit.number, crm) if stored is not None and crm == "bitrix24" else None,
         consents=stored is not None and crm in joined.consenting and joined.consent is not None, number=visit.number,
         credentials=await joined.credentials(visit.number, crm) if stored is not None and joined.credentials is not None else None,
         callback_url=joined.consent.callback_url(crm) if joined.consent is not None else "", enterprise_name=visit.enterprise.name,

@@ -72,7 +72,7 @@ LABELS: dict[str, str] = {
     "per_day": N_("Calls per day"),
     "hours": N_("Hours"),
     "from": N_("From"),
-    "to": N_("To"),
+    "to": N_("Until"),
     "days": N_("Days of the week, 1 to 7"),
     "crm": N_("CRMs to ask, in this order"),
     "cache_ttl_s": N_("Answers are kept for, s"),

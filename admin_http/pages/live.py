@@ -13,7 +13,7 @@ from admin_http.texts import N_
 WORDS = {
     "unknown": N_("Number withheld"), "empty_waiting": N_("Nobody waits"), "empty_ringing": N_("Nothing rings"), "empty_talking": N_("Nobody talks"),
     "free": N_("free"), "away": N_("not connected"), "ringing": N_("rings"),
-    "talking": N_("talks"), "line": N_("Line"), "queue": N_("Queue"), "menu": N_("in the menu"),
+    "talking": N_("talks"), "line": N_("Line"), "queue": N_("Queue"), "menu": N_("in the menu"), "ticket": N_("Ticket"),
 }  # fmt: skip
 
 

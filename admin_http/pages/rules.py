@@ -1,4 +1,5 @@
-"""Rules of an integration: what is made of a call there, by line, direction and outcome; the first that fits wins.
+"""Rules of an integration: what is made of a call there, by line, direction and outcome; the first that fits wins. Offered is what this CRM can make
+and looks at.
 
 The form works without a script: a button that adds, moves or takes away a rule sends the form, and gets it back changed and not stored yet.
 """
@@ -43,10 +44,12 @@ def _page(visit: Visit, crm: str, rules: Sequence[Mapping[str, Any]], *, errors:
     def told(table: Mapping[str, str]) -> dict[str, str]:
         return {code: visit.text(text) for code, text in table.items()}
 
+    kind = visit.services.joined.kinds[crm]
     people = told(RESPONSIBLE) | {number: f"{number} · {owner}" if owner else number for number, owner in owners(visit).items()}
     return visit.render(
         "integrations/rules.html", status=400 if errors else 200, crm=crm, title=TITLES.get(crm, crm), rules=rules, errors=errors or {}, changed=changed,
-        actions=told(ACTIONS), directions=told(DIRECTIONS), answers=told(ANSWERED), knowns=told(KNOWN), people=people,
+        actions=told({code: ACTIONS[code] for code in kind.makes}), by=kind.rules_by,
+        directions=told(DIRECTIONS), answers=told(ANSWERED), knowns=told(KNOWN), people=people,
         lines={number: f"{name} {number}" if name else number for number, name in lines(visit).items()}, is_full=len(rules) >= MAX_RULES,
     )  # fmt: skip
 
@@ -105,6 +108,8 @@ async def _stored(visit: Visit) -> tuple[str, dict[str, Any]]:
     stored = document["integrations"].get(crm)
     if stored is None or crm not in visit.services.joined.kinds:
         raise NotFound(f"there is no integration {crm}")
+    if not visit.services.joined.kinds[crm].makes:
+        raise NotFound(f"{crm} follows no rules")
     return crm, dict(stored)
 
 

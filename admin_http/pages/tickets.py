@@ -16,12 +16,12 @@ from admin_http.texts import N_
 from daemon.errors import NotFound, VochidError
 from daemon.model.phone import shown_number
 from daemon.model.ticket import Attachment, TicketStatus
-from daemon.store.tickets import TicketFilter
+from daemon.store.ticket_query import TicketFilter
 
 PER_PAGE = 50
 LINK_S = 900.0  # how long links of the conversation live
 TABS = {"unclosed": N_("Not closed"), "open": N_("New"), "in_progress": N_("Being worked on"), "closed": N_("Closed"), "": N_("All")}
-STATUSES = {"open": (N_("new"), "info"), "in_progress": (N_("in progress"), "warn"), "closed": (N_("closed"), "plain")}
+STATUSES = {"open": (N_("unanswered"), "info"), "in_progress": (N_("in progress"), "warn"), "closed": (N_("closed"), "plain")}
 COPIES = {
     "waiting": N_("is being fetched"), "failed": N_("could not be fetched"), "expired": N_("is kept no longer"),
 }  # fmt: skip
@@ -35,8 +35,10 @@ async def show_tickets(visit: Visit) -> web.StreamResponse:
     asked = TicketFilter(status=status or None, search=text or None)
     items, following = await visit.services.support.tickets.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE)
     more = "?" + urlencode({"status": status, "q": text, "cursor": following}) if following else None
+    legacy = await visit.services.support.tickets.legacy_callers(visit.number)
     return visit.render(
-        "tickets/list.html", items=items, more=more, is_first=visit.query("cursor") is None, chosen=status, text=text, tabs=TABS, has_desk=_has_desk(visit),
+        "tickets/list.html", legacy=legacy, items=items, more=more,
+        is_first=visit.query("cursor") is None, chosen=status, text=text, tabs=TABS, has_desk=_has_desk(visit),
         owners=owners(visit), statuses=_statuses(visit), **words(visit),
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ const phone = (text) => (text ?? "").replace(/^(\+375)(\d\d)(\d{3})(\d\d)(\d\d)$
 const party = (call) => call.customer_name || phone(call.customer_number) || words.unknown;
 
 function fill(card, call) {
-  card.className = `live-call ${call.direction}${call.ended_at ? " over" : ""}`;
+  card.className = `live-call ${call.direction}${call.ended_at ? " ended" : ""}`;
   card.querySelector("strong").textContent = party(call);
   const who = call.ended_at ? words.results[call.result]?.[0] ?? ""
     : call.answered_at ? (call.last_talked ?? call.answered_by ?? "") : ours(call).filter(rings).map((leg) => leg.number).join(", ") || (call.queue ? "" : words.menu);
@@ -68,12 +68,20 @@ async function lookForTickets(customer) {
   } catch { tickets.delete(customer); }
 }
 
+// A badge per ticket, each a link of its own above the card's.
 function drawTickets(card, call) {
-  const open = tickets.get(call.customer_number) ?? [], told = open.map((ticket) => `№ ${ticket.id} ${ticket.subject}`).join(" · ");
+  const open = tickets.get(call.customer_number) ?? [], told = JSON.stringify(open.map((ticket) => [ticket.id, ticket.subject, ticket.status]));
   let line = card.querySelector(".tickets");
-  if (!told) return line?.remove();
-  if (!line) card.append(line = element("em", "tickets"));
-  if (line.textContent !== told) line.textContent = told;
+  if (!open.length) return line?.remove();
+  if (!line) card.append(line = element("span", "tickets"));
+  if (line.dataset.told === told) return;
+  line.dataset.told = told;
+  line.replaceChildren(...open.map((ticket) => {
+    const link = element("a", `badge ${ticket.status === "open" ? "info" : "warn"}`, `№ ${ticket.id} ${ticket.subject}`);
+    link.href = `/e/${number}/tickets/${ticket.id}`;
+    link.title = `${words.ticket}: ${ticket.subject}`;
+    return link;
+  }));
 }
 
 function drawCalls() {
@@ -86,10 +94,12 @@ function drawCalls() {
     shown[lane].sort((a, b) => (a.started_at < b.started_at ? -1 : 1)).forEach((call, place) => {
       let card = home.querySelector(`[data-call="${call.id}"]`);
       if (!card) {
-        card = element("a");
+        card = element("div");
         card.dataset.call = call.id;
-        card.href = `/e/${number}/calls/${call.id}`;
-        card.append(element("strong"), element("time"), element("small"));
+        const link = element("a", "over");
+        link.href = `/e/${number}/calls/${call.id}`;
+        link.append(element("strong"));
+        card.append(link, element("time"), element("small"));
       }
       fill(card, call);
       if (desk && call.customer_number && call.direction !== "internal") {

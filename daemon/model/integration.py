@@ -59,10 +59,13 @@ class IntegrationSettings(Strict):
 
     inbound_tokens: what the other side proves itself with, by purpose: the fields whose values are taken, found by their keyed hash.
     rotates: secrets with an overlap: when the one is replaced and nothing is said of the other, the former value moves there.
+    makes: what its rules can make of a call, nothing: it follows no rules; rules_by: what its rules look at and say besides.
     """
 
     inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     rotates: ClassVar[Mapping[str, str]] = {}
+    makes: ClassVar[tuple[str, ...]] = ()
+    rules_by: ClassVar[tuple[str, ...]] = ("line", "direction", "answered", "known", "responsible", "task_deadline_s")
 
     enabled: bool = True
     mode: Literal["live", "observe"] = Field(default="live", description="observe: everything is computed and logged, nothing is sent")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,8 +47,8 @@ class ConnectionTokens:
         return tokens
 
     async def save(self, tokens: Mapping[str, Any]) -> None:
-        """Stores new tokens durably."""
-        sealed = self._vault.seal(json.dumps(tokens), self._enterprise, f"tokens.{self._integration}")
+        """Stores new tokens durably, with the moment (`saved_at`, Unix seconds)."""
+        sealed = self._vault.seal(json.dumps({**tokens, "saved_at": time.time()}), self._enterprise, f"tokens.{self._integration}")
         async with self._db.tenant(self._enterprise) as connection:
             await connection.execute(
                 "insert into connections (enterprise_number, integration, state, tokens) values ($1, $2, 'ok', $3) "

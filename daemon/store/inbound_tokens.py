@@ -26,6 +26,14 @@ class InboundTokens:
         rows = await self._db.fetch("select * from find_inbound_token($1, $2)", self._vault.token_hashes(token), list(purposes))
         return TokenOwner(*rows[0]) if rows else None
 
+    async def holds(self, enterprise: str, integration: str) -> bool:
+        """Whether anything is known by which this CRM could prove itself here."""
+        async with self._db.tenant(enterprise) as connection:
+            statement = (
+                "select exists (select from inbound_tokens where enterprise_number = $1 and integration = $2 and coalesce(expires_at, 'infinity') > now())"
+            )
+            return bool(await connection.fetchval(statement, enterprise, integration))
+
     async def replace(self, owner: TokenOwner, token: str | None, *, overlap_s: float = 0) -> None:
         """Makes `token` the one of its owner and purpose; the former ones end after `overlap_s` seconds. None only revokes.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from daemon.errors import NotFound, VochidError
@@ -12,19 +11,10 @@ from daemon.model.call import iso
 from daemon.model.ticket import Attachment, Side, TicketStatus
 from daemon.store.calls import decode_cursor, encode_cursor
 from daemon.store.pool import Connection, Database
+from daemon.store.ticket_query import UNCLOSED, TicketFilter, ticket_conditions
 
 MAX_MESSAGES = 2_000  # of a conversation at once, the newest
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TicketFilter:
-    """What is asked for; None: anything. status `unclosed`: open or in progress."""
-
-    status: str | None = None
-    phone: str | None = None
-    search: str | None = None
-    call: str | None = None
 
 
 class TicketRepository:
@@ -37,35 +27,13 @@ class TicketRepository:
 
     async def page(self, enterprise: str, asked: TicketFilter, *, cursor: str | None = None, limit: int = 100) -> tuple[list[Row], str | None]:
         """Tickets, the one that changed last first, each with how many messages it has, and the cursor of the next page."""
-        where, arguments = ["t.enterprise_number = $1"], [enterprise]
-
-        def add(condition: str, *values: Any) -> None:
-            places = []
-            for value in values:
-                arguments.append(value)
-                places.append(f"${len(arguments)}")
-            where.append(condition.format(*places))
-
-        if asked.status == "unclosed":
-            where.append("t.status <> 'closed'")
-        elif asked.status is not None:
-            add("t.status = {}", asked.status)
-        if asked.phone is not None:
-            add("t.customer_phone = {}", asked.phone)
-        if asked.search is not None:
-            add(
-                "(strpos(lower(t.subject), lower({0})) > 0 or strpos(t.customer_phone, {0}) > 0 or t.external_id::text = {0} or t.remote_id = {0})",
-                asked.search,
-            )
-        if asked.call is not None:
-            add(
-                "exists (select from support_messages m where m.enterprise_number = t.enterprise_number and m.ticket_id = t.id and m.call_id = {}::text::uuid)",
-                asked.call,
-            )
-        if cursor is not None:
-            at, key = _place(cursor)
-            add("(t.updated_at, t.id) < ({}, {})", at, key)
         async with self._db.tenant(enterprise) as connection:
+            words = [row["word"] for row in await connection.fetch("select word from words_of($1) as word", asked.search)] if asked.search else []
+            where, arguments = ticket_conditions(enterprise, asked, words)
+            if cursor is not None:
+                at, key = _place(cursor)
+                arguments += [at, key]
+                where.append(f"(t.updated_at, t.id) < (${len(arguments) - 1}, ${len(arguments)})")
             rows = await connection.fetch(
                 "select t.*, (select count(*) from support_messages m where m.enterprise_number = t.enterprise_number and m.ticket_id = t.id) as messages "
                 f"from support_tickets t where {' and '.join(where)} order by t.updated_at desc, t.id desc limit {int(limit) + 1}",
@@ -107,7 +75,7 @@ class TicketRepository:
 
     async def open_of(self, enterprise: str, phone: str) -> list[Row]:
         """A customer's tickets that are not closed, the one that changed last first."""
-        return (await self.page(enterprise, TicketFilter(status="unclosed", phone=phone), limit=10))[0]
+        return (await self.page(enterprise, TicketFilter(status=UNCLOSED, phone=phone), limit=10))[0]
 
     async def agent_of(self, enterprise: str, phone: str) -> tuple[str | None, bool]:
         """The extension that looks after this customer's open ticket, and whether there is such a ticket at all."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from adapters.base import Adapter, CanRegister, Connection, HasManagers, LookupFailed
+from adapters.base import Adapter, CanRegister, Connection, HasLines, HasManagers, LookupFailed
 from adapters.http import Observed
 from daemon.errors import NotFound
 from daemon.model.crm import CrmUser, Registered, Registration
@@ -87,6 +87,17 @@ class CrmAdminPort:
         except LookupFailed as error:
             raise CrmFailed(f"{self.adapter.title} did not list its managers: {error}") from None
 
+    async def lines(self) -> Mapping[str, str]:
+        """What the CRM calls each of our lines that it knows. Raises CrmFailed."""
+        if not isinstance(self.adapter, HasLines):
+            raise NotFound(f"{self.adapter.name} lists no lines")
+        connection = self._open(READ_DEADLINE_S)
+        connection.http.observe = False  # reading changes nothing
+        try:
+            return await self.adapter.lines(connection)
+        except LookupFailed as error:
+            raise CrmFailed(f"{self.adapter.title} did not list its lines: {error}") from None
+
     async def set_extensions(self, extensions: Mapping[str, str], registration: Registration | None) -> None:
         try:
             await self._lister().set_extensions(self._open(WRITE_DEADLINE_S), extensions, registration)
@@ -112,6 +123,7 @@ class CrmAdmin:
     registrations: Registrations
     managers: Managers
     states: IntegrationStates
+    lines: Callable[[str, str], Awaitable[Mapping[str, str]]]
 
 
 def crm_admin(tenants: Tenants, crm: Crm, db: Database, vault: Vault, egress: EgressPolicy, base_url: str) -> CrmAdmin:
@@ -122,13 +134,16 @@ def crm_admin(tenants: Tenants, crm: Crm, db: Database, vault: Vault, egress: Eg
         adapter, settings, connect = crm.reach(enterprise, integration, secrets)
         return CrmAdminPort(adapter, settings, connect)
 
+    async def lines(enterprise: str, integration: str) -> Mapping[str, str]:
+        return await port(enterprise, integration, ()).lines()
+
     async def is_lab(host: str) -> bool:
         return await _is_covered(egress, host)
 
     entries = Entries(tenants, port, states, vault, base_url)
     managers = Managers(tenants, port, states, entries.current)
     registrations = Registrations(tenants, port, states, inbound, CabinetLinks(vault, inbound, time.time), entries, managers, is_lab)
-    return CrmAdmin(registrations, managers, states)
+    return CrmAdmin(registrations, managers, states, lines)
 
 
 async def _is_covered(egress: EgressPolicy, host: str) -> bool:

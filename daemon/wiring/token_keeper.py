@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
-from adapters.base import Connection, RenewsAhead
+from adapters.base import CanConsent, Connection, RenewsAhead
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.errors import NotFound
@@ -30,12 +31,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
-    """What people see of a connection's credentials. `refused`: why somebody must connect again."""
+    """What people see of a connection's credentials. `refused`: why somebody must connect again; `renews_ahead`: new ones are fetched before
+    `expires_at`, else by the first request after it."""
 
     is_connected: bool
     account: str = ""
     expires_at: str | None = None
     refused: str = ""
+    renews_ahead: bool = True
 
 
 class TokenKeeper:
@@ -70,13 +73,16 @@ class TokenKeeper:
 
     async def state(self, enterprise: str, integration: str) -> TokenState | None:
         """For the integration's card; None where credentials do not end by themselves."""
-        adapter, _, _ = self._crm.reach(enterprise, integration)
-        if not isinstance(adapter, RenewsAhead):
+        adapter, settings, _ = self._crm.reach(enterprise, integration)
+        if not isinstance(adapter, CanConsent):
             return None
-        tokens = await self._crm.tokens(enterprise, integration).load()
+        tokens, ahead = await self._crm.tokens(enterprise, integration).load(), isinstance(adapter, RenewsAhead)
         if tokens is None:
-            return TokenState(False)
-        return TokenState(not tokens.get("refused"), str(tokens.get("domain", "")), iso(tokens.get("expires_at")), str(tokens.get("refused") or ""))
+            return TokenState(False, renews_ahead=ahead)
+        stored = (await self._outbox.connection_states(enterprise)).get(integration, {})
+        refused = str(tokens.get("refused") or (stored.get("reason") if stored.get("state") == NEEDS_REAUTH else "") or "")
+        account = str(tokens["domain"] if "domain" in tokens else urlsplit(adapter.account(settings)).netloc)
+        return TokenState(not refused, account, iso(_end_of(tokens)), refused, ahead)
 
     async def _keep(self, enterprise: str, integration: str, adapter: RenewsAhead, connect: Callable[[float], Connection]) -> None:
         tokens = await self._crm.tokens(enterprise, integration).load()
@@ -106,3 +112,11 @@ class TokenKeeper:
             self._dispatcher.settings_changed({enterprise})
         elif not refused and not is_frozen and stored == NEEDS_REAUTH:
             self._dispatcher.note_state(enterprise, integration, OK, "connected again")
+
+
+def _end_of(tokens: Mapping[str, Any]) -> float | None:
+    """Until when an access token is good: as its adapter says, or so many seconds after it was stored."""
+    if tokens.get("expires_at"):
+        return float(tokens["expires_at"])
+    lives = str(tokens.get("expires_in") or "")
+    return float(tokens["saved_at"]) + int(lives) if lives.isascii() and lives.isdigit() and len(lives) < 10 and "saved_at" in tokens else None

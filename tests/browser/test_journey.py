@@ -192,7 +192,7 @@ async def watch_a_call(day: Day, page: Page) -> None:
     await day.desk.shot(page, "journey-board-1280")
     await asyncio.sleep(2.5)  # there is something to listen to
     await call.hangup()
-    await expect(page.locator(".live-call.over")).to_contain_text("Отвечен")
+    await expect(page.locator(".live-call.ended")).to_contain_text("Отвечен")
     assert await page.evaluate("window.same") is True
 
 

@@ -120,10 +120,16 @@ async def test_a_ticket_is_opened_by_hand_and_found_again(desk: Desk) -> None:
         await page.get_by_role("button", name="Открыть").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Заявка по звонку")
         await expect(page.locator(".lead")).to_contain_text("+375 29 625-40-70")
+        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {tma.token}"}) as former:
+            body = {"ticket_id": str(uuid.uuid4()), "theme": "По-старому", "message": "текст", "attachments": [], "project": "tma"}
+            assert (await former.post(f"{desk.base}/api/v1/support/ticket", json=body)).status_code == 201
         await page.goto(f"{desk.base}{E}/tickets")
+        legacy = page.locator("section", has=page.get_by_role("heading", name="Кто ещё приходит по адресам прежнего сервиса"))
+        await expect(legacy.get_by_role("row", name="/api/v1/support/ticket")).to_contain_text("127.0.0.1")
+        await desk.accessible(page)
         await page.get_by_label("Тема, телефон или номер").fill("нет такого")
         await expect(page.get_by_text("В этом состоянии обращений нет.")).to_be_visible()
-        await page.get_by_label("Тема, телефон или номер").fill("625407")
+        await page.get_by_label("Тема, телефон или номер").fill("254070")
         await expect(page.get_by_role("link", name="Заявка по звонку")).to_be_visible()
         async with httpx.AsyncClient(trust_env=False) as nobody:
             assert (await nobody.post(f"{desk.base}{E}/tickets", data={"subject": "x", "message": "y"})).status_code in (303, 403)
@@ -144,10 +150,12 @@ async def test_a_callers_open_ticket_is_on_the_live_board_and_the_call_is_in_the
         ring = recorded.index(b"\r\n\r\n", recorded.index(b"ChannelStateDesc: Ringing")) + 4
         await desk.pbx.connected.wait()
         desk.pbx.send(recorded[:ring])
-        await expect(page.locator(".live-call .tickets")).to_contain_text(f"№ {opened.json()['id']} Счёт за июнь")
+        badge = page.locator(".live-call .tickets").get_by_role("link", name=f"№ {opened.json()['id']} Счёт за июнь")
+        await expect(badge).to_have_attribute("href", f"{E}/tickets/{opened.json()['id']}")
         await desk.accessible(page)
         await desk.shot(page, "board-with-a-ticket-1280")
-        await page.goto(f"{desk.base}{E}/tickets/{opened.json()['id']}")
+        await badge.click()  # and not the card's own link below it
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Счёт за июнь")
         desk.pbx.send(recorded[ring:])
         note = page.locator(".message.call")
         await expect(note).to_contain_text("Входящий вызов")

@@ -22,7 +22,7 @@ from daemon.model.delivery import Ambiguous, AuthExpired, Rejected, Retry, Throt
 from daemon.model.signal import CallChange, Ended, RecordingAdded
 from daemon.model.ticket import Side, TicketStatus
 from daemon.store.pool import Database
-from daemon.store.tickets import TicketFilter
+from daemon.store.ticket_query import TicketFilter
 from daemon.tickets.rules import after_call, is_later, place
 from lab.crm.tickets import TicketSandbox
 from tests.rig import NUMBER, Rig, a_call, rig

@@ -313,12 +313,46 @@ async def test_a_cabinet_link_opens_one_page_and_nothing_else(admin: Admin, data
     assert token not in admin.daemon.log.read_text()
 
 
-async def test_rules_are_edited_step_by_step_and_an_error_stands_at_its_rule(admin: Admin) -> None:
-    path = f"/e/{OURS}/integrations/retailcrm/rules"
+@pytest.fixture
+async def with_rules(admin: Admin) -> AsyncIterator[None]:
+    """A portal and a desk beside RetailCRM, for as long as a test takes."""
+    crms = {
+        "bitrix24": {"webhook_url": "http://127.0.0.1:9/rest/1/abc123/"},
+        "tickets": {"role": "tma", "remote_url": "http://127.0.0.1:9", "deploy_token": "a-token-1234", "rules": [{"do": "ticket", "known": True}]},
+    }  # fmt: skip
+    async with admin.daemon.client() as api:
+        for crm, settings in crms.items():
+            assert (await api.put(f"/api/enterprises/{OURS}/integrations/{crm}", json=settings)).status_code < 300
+        yield
+        for crm in crms:
+            await api.delete(f"/api/enterprises/{OURS}/integrations/{crm}")
+
+
+async def test_rules_offer_what_the_crm_can_make_and_looks_at(admin: Admin, with_rules: None) -> None:
+    def choices(page: str, field: str) -> list[str]:
+        found = re.search(rf'<select id="f-0-{field}".*?</select>', page, re.DOTALL)
+        return re.findall(r'<option value="([^"]+)"', found[0]) if found else []
+
+    async with admin.entered(admin.logins[Role.ADMIN]) as browser:
+        pages = {crm: (await browser.post(f"/e/{OURS}/integrations/{crm}/rules", data={"action": "add"})).text for crm in ("bitrix24", "tickets")}
+        assert choices(pages["bitrix24"], "do") == ["lead", "contact", "task", "nothing"]
+        assert choices(pages["bitrix24"], "known") == ["true", "false"]
+        assert choices(pages["tickets"], "do") == ["ticket", "nothing"]
+        assert choices(pages["tickets"], "known") == choices(pages["tickets"], "responsible") == []
+        assert 'name="rules.0.deadline"' not in pages["tickets"]
+        # What was stored and means nothing there shows nevertheless: saving must not lose it silently.
+        assert choices((await browser.get(f"/e/{OURS}/integrations/tickets/rules")).text, "known") == ["true", "false"]
+        # RetailCRM follows no rules: none are offered.
+        assert (await browser.get(f"/e/{OURS}/integrations/retailcrm/rules")).status_code == 404
+        assert "integrations/retailcrm/rules" not in (await browser.get(f"/e/{OURS}/integrations/retailcrm")).text
+
+
+async def test_rules_are_edited_step_by_step_and_an_error_stands_at_its_rule(admin: Admin, with_rules: None) -> None:
+    path = f"/e/{OURS}/integrations/bitrix24/rules"
 
     async def stored() -> list[dict[str, Any]]:
         async with admin.daemon.client() as api:
-            return (await api.get(f"/api/enterprises/{OURS}")).json()["integrations"]["retailcrm"]["rules"]  # type: ignore[no-any-return]
+            return (await api.get(f"/api/enterprises/{OURS}")).json()["integrations"]["bitrix24"]["rules"]  # type: ignore[no-any-return]
 
     first = {"rules.0.line": "+375171112233", "rules.0.answered": "false", "rules.0.do": "task", "rules.0.responsible": "150", "rules.0.deadline": "15"}
     second = {"rules.1.direction": "out", "rules.1.do": "nothing", "rules.1.responsible": "entity"}
@@ -336,7 +370,7 @@ async def test_rules_are_edited_step_by_step_and_an_error_stands_at_its_rule(adm
         assert (await browser.post(path, data={**first, "rules.0.deadline": "soon"})).status_code == 400
         assert (await browser.post(path, data={**first, "action": "burn"})).status_code == 400
         assert (await browser.post(path, data={**first, **second, "action": "save"})).status_code == 303
-        assert (await browser.get(f"/e/{OURS}/integrations/tickets/rules")).status_code == 404
+        assert (await browser.get(f"/e/{OURS}/integrations/amocrm/rules")).status_code == 404
     rules = await stored()
     assert [(rule["line"], rule["answered"], rule["do"], rule["responsible"], rule["task_deadline_s"]) for rule in rules] == [
         ("+375171112233", False, "task", "150", 900), (None, None, "nothing", "entity", None),

@@ -102,7 +102,7 @@ async def _true(value: bool) -> bool:
 
 async def test_an_administrator_connects_an_application_and_a_recorded_office_is_told(house: House, api: httpx.AsyncClient, box: Bitrix24Sandbox) -> None:
     base = f"http://{house.daemon.http}"
-    await api.put(ONE, json=document(house, box.application()))
+    await api.put(ONE, json=document(house, box.application(rules=[{"direction": "out", "do": "nothing"}])))
     await house.linked()
     box.app_handler = f"{base}/bitrix24/callback"
     assert [check["name"] for check in (await api.post(f"{ONE}/integrations/bitrix24/test")).json()["checks"]] == ["credentials"]
@@ -125,7 +125,7 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     # The portal may bring its tokens itself, and with them what its events will carry.
     address = (await api.post(f"{ONE}/integrations/bitrix24/install-address")).json()["url"]
     granted = box.grant()
-    form = {"AUTH_ID": granted.access, "REFRESH_ID": granted.refresh, "APPLICATION_TOKEN": box.application_token}
+    form = {"AUTH_ID": granted.access, "REFRESH_ID": granted.refresh, "AUTH_EXPIRES": "3600", "APPLICATION_TOKEN": box.application_token}
     where = {"DOMAIN": box.url.partition("//")[2], "PROTOCOL": "0"}
     async with httpx.AsyncClient(trust_env=False) as portal:
         assert (await portal.post(address, params={"state": urlsplit(address).query.partition("=")[2], **where}, data=form)).json() == {"accepted": True}
@@ -141,6 +141,20 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
         assert "Пользователь для звонков, которые никто не принял" in card.text
         assert f"/bitrix24/install?enterprise={NUMBER}" in card.text
         assert box.client_secret not in card.text
+        # Connected by consent, then by the portal itself: until when, and that its clicks are known.
+        assert box.url.partition("//")[2] in card.text
+        assert "Токен действует до" in card.text
+        assert "продлит первый запрос" in card.text
+        assert "узнаются по токену" in card.text
+        lines = (await person.get(f"/e/{NUMBER}/integrations/bitrix24/lines")).text
+        assert "там её нет" in lines
+        assert "Сохранить и зарегистрировать" in lines
+        assert (await api.post(f"{ONE}/integrations/bitrix24/register")).json()["ok"]
+        lines = (await person.get(f"/e/{NUMBER}/integrations/bitrix24/lines")).text
+        assert "зарегистрирована" in lines
+        assert "там её нет" not in lines
+        assert "1. исходящий → ничего не делать" in lines
+        assert (await person.get(f"/e/{NUMBER}/integrations/retailcrm/lines")).status_code == 404
         csrf = re.search(r'name="csrf" value="(\w+)"', card.text)
         assert csrf is not None
         made = await person.post(f"/e/{NUMBER}/integrations/bitrix24/install-address", data={"csrf": csrf[1]})

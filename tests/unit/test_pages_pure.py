@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.retailcrm.config import RetailCrmSettings
+from admin_http.pages.crm_lines import line_rows
 from admin_http.pages.enterprises import PER_PAGE, page_of
 from admin_http.pages.rules import edited, read_rules
 from admin_http.sheet import BOM, COLUMNS, harmless, heading, rows
@@ -246,3 +247,16 @@ def test_questions_are_bounded_by_person_and_by_enterprise_and_come_back_with_ti
     assert taken("0367", "anna") == 1
     now = 600.0
     assert taken("0367", "anna") == 10
+
+
+def test_lines_at_a_crm_say_what_is_odd_and_which_rules_may_fit() -> None:
+    rules = [{"line": "375171112233"}, {"line": None}, {"line": "+375447770011"}]
+    ours = {"+375171112233": "Продажи", "+375447770011": "", "+375000000000": "Новая", "+375111111111": "Склад"}
+    there = {"+375171112233": "Продажи", "+375447770011": "+375447770011", "+375111111111": "Other", "+375999999999": "Old"}
+    rows = {row["number"]: (row["state"], row["rules"]) for row in line_rows(ours, there, rules)}
+    assert rows == {
+        "+375171112233": ("same", [0, 1]), "+375447770011": ("same", [1, 2]), "+375000000000": ("missing", [1]), "+375111111111": ("renamed", [1]),
+        "+375999999999": ("gone", []),
+    }  # fmt: skip
+    assert {row["state"] for row in line_rows(ours, None, rules)} == {"unknown"}
+    assert line_rows({}, {}, rules) == []

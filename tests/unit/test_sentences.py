@@ -18,7 +18,7 @@ from admin_http.texts import sentences
 from daemon.errors import NotFound
 from daemon.originate.guard import DialRefused
 from tools.sentences import sentences as forms_in_the_code
-from tools.texts import ADMIN, translated
+from tools.texts import ADMIN, read_catalogue, translated
 
 RUSSIAN = sentences("ru")
 KNOWN = Sentences({
@@ -72,6 +72,15 @@ def test_every_sentence_that_the_code_can_say_has_its_russian() -> None:
     have = translated("ru")
     missing = {form: where for form, where in forms_in_the_code() if form not in have}
     assert missing == {}
+
+
+def test_a_text_stands_in_one_catalogue_only() -> None:
+    """The catalogues become one: of a text that stood in two, one translation would be lost without a word."""
+    where: dict[str, list[str]] = {}
+    for path in sorted((ADMIN / "locales" / "ru").glob("*.po")):
+        for message in read_catalogue(path):
+            where.setdefault(message, []).append(path.name)
+    assert {text: files for text, files in where.items() if len(files) > 1} == {}
 
 
 def test_a_translation_keeps_the_holes_of_its_form() -> None:
