@@ -25,6 +25,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.doctor import check_pbx
+from daemon.erasure import Erasure
 from daemon.errors import VochidError
 from daemon.explain import Explain
 from daemon.live import Live
@@ -60,6 +61,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
+from daemon.wiring.retention import keep_enterprises
 from daemon.wiring.tickets import open_desk, tell_settled
 from daemon.wiring.token_keeper import TokenKeeper
 
@@ -124,6 +126,8 @@ class App:
         presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
+        tenants.on_erased(asks.lookup.settings_changed)
+        tenants.on_erased(lambda _: recordings.forget_copies())
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -179,6 +183,7 @@ class App:
             close_missed=afterwards.close_missed,
             differences=afterwards.differences,
             explain=Explain(db, tenants),
+            erasure=Erasure(db, tenants, audit),
             desk=Desk(db),
             reports=reports,
             connections=overview.connections,
@@ -256,6 +261,7 @@ class App:
             await self._db.fetch("select forget_alerts($1)", ALERT_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
             await self._desk.attachments.forget(self._tenants.all())
+            await keep_enterprises(self._db, self._tenants.all())
             await self._people.repository.forget_expired()
 
     async def _gauges(self) -> None:
