@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -215,7 +216,7 @@ class App:
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "attachments": desk.attachments.run,
-            "gauges": self._gauges,
+            "gauges": lambda: self._gauges(dispatcher),
             "loop lag": self._probe_lag,
         }.items():
             background.serve(name, run)
@@ -264,15 +265,23 @@ class App:
             await keep_enterprises(self._db, self._tenants.all())
             await self._people.repository.forget_expired()
 
-    async def _gauges(self) -> None:
+    async def _gauges(self, dispatcher: Dispatcher) -> None:
+        for name, adapter in adapters().items():  # a counter that begins with its first failure shows no increase
+            for kind in adapter.policy.deadline_s:
+                metrics.GIVEN_UP.labels(name, str(kind))
         while True:
             self._tenants.report()
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()
-            for row in rows:
+            for row in sorted(rows, key=lambda row: row["oldest_s"]):
                 metrics.BACKLOG.labels(row["integration"], row["state"]).set(row["count"])
                 metrics.OLDEST.labels(row["integration"]).set(row["oldest_s"])
+            troubles = Counter((row["subject"], row["code"]) for row in await self._db.fetch("select * from connections_in_trouble(1e9)"))
+            for gauge, counts in ((metrics.BREAKERS, dispatcher.held_back()), (metrics.TROUBLE, troubles)):
+                gauge.clear()
+                for labels, count in counts.items():
+                    gauge.labels(*labels).set(count)
             states = [str(link.status.state) for link in self.pbxs.fleet.links.values()]
             metrics.LINKS.clear()
             for state in set(states):
