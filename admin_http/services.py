@@ -13,6 +13,7 @@ from daemon.ami.link import LinkStatus
 from daemon.calls.posting import PostedCalls
 from daemon.delivery.desk import Desk
 from daemon.delivery.outbox import Outbox
+from daemon.erasure import Erasure
 from daemon.explain import Explain
 from daemon.live import Live
 from daemon.lookup.decision import Decision
@@ -62,6 +63,7 @@ class Services:
     close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]
     differences: Callable[[str, datetime | None, datetime | None, int], Awaitable[list[dict[str, Any]]]]
     explain: Explain
+    erasure: Erasure
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     glance: Callable[[Collection[str]], Awaitable[Mapping[str, Glance]]]
     troubled: Callable[[], Awaitable[frozenset[str]]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -25,6 +26,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.doctor import check_pbx
+from daemon.erasure import Erasure
 from daemon.errors import VochidError
 from daemon.explain import Explain
 from daemon.live import Live
@@ -60,6 +62,7 @@ from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.resources import open_database, open_tenants, open_vault
+from daemon.wiring.retention import keep_enterprises
 from daemon.wiring.tickets import open_desk, tell_settled
 from daemon.wiring.token_keeper import TokenKeeper
 
@@ -124,6 +127,8 @@ class App:
         presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
+        tenants.on_erased(asks.lookup.settings_changed)
+        tenants.on_erased(lambda _: recordings.forget_copies())
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -181,6 +186,7 @@ class App:
             close_missed=afterwards.close_missed,
             differences=afterwards.differences,
             explain=Explain(db, tenants),
+            erasure=Erasure(db, tenants, audit),
             desk=Desk(db),
             reports=reports,
             connections=overview.connections,
@@ -212,7 +218,7 @@ class App:
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "attachments": desk.attachments.run,
-            "gauges": self._gauges,
+            "gauges": lambda: self._gauges(dispatcher),
             "loop lag": self._probe_lag,
         }.items():
             background.serve(name, run)
@@ -258,17 +264,26 @@ class App:
             await self._db.fetch("select forget_alerts($1)", ALERT_RETENTION_DAYS)
             await self._posted.close_stale(POSTED_CALL_S)
             await self._desk.attachments.forget(self._tenants.all())
+            await keep_enterprises(self._db, self._tenants.all())
             await self._people.repository.forget_expired()
 
-    async def _gauges(self) -> None:
+    async def _gauges(self, dispatcher: Dispatcher) -> None:
+        for name, adapter in adapters().items():  # a counter that begins with its first failure shows no increase
+            for kind in adapter.policy.deadline_s:
+                metrics.GIVEN_UP.labels(name, str(kind))
         while True:
             self._tenants.report()
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()
-            for row in rows:
+            for row in sorted(rows, key=lambda row: row["oldest_s"]):
                 metrics.BACKLOG.labels(row["integration"], row["state"]).set(row["count"])
                 metrics.OLDEST.labels(row["integration"]).set(row["oldest_s"])
+            troubles = Counter((row["subject"], row["code"]) for row in await self._db.fetch("select * from connections_in_trouble(1e9)"))
+            for gauge, counts in ((metrics.BREAKERS, dispatcher.held_back()), (metrics.TROUBLE, troubles)):
+                gauge.clear()
+                for labels, count in counts.items():
+                    gauge.labels(*labels).set(count)
             states = [str(link.status.state) for link in self.pbxs.fleet.links.values()]
             metrics.LINKS.clear()
             for state in set(states):

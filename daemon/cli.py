@@ -9,13 +9,15 @@ from typing import Annotated
 import asyncpg
 import typer
 
-from daemon.commands import calls, deliveries, enterprises, imports, keys, process, tokens, users
+from daemon.commands import backups, calls, deliveries, enterprises, erase, imports, keys, process, tokens, users
 from daemon.errors import VochidError
 from daemon.settings import load_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="vochid joins Asterisk to CRMs.")
 cli.add_typer(process.commands)
 cli.add_typer(imports.commands)
+cli.add_typer(erase.commands)
+cli.add_typer(backups.commands)
 for name, group in {
     "enterprise": enterprises.commands, "token": tokens.commands, "calls": calls.commands, "trace": calls.traces, "deliveries": deliveries.commands,
     "user": users.commands, "keys": keys.commands,

@@ -18,6 +18,7 @@ from daemon.compiled import runs_compiled
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
 from daemon.security.egress import EgressPolicy
+from daemon.security.vault import Vault
 from daemon.settings import Listen, Settings
 from daemon.store.migrate import pending
 from daemon.store.pool import Database
@@ -60,6 +61,7 @@ async def _check_service(settings: Settings, only: str | None, usernames: list[s
             await tenants.load()
             if only is not None and tenants.get(only) is None:
                 raise NotFound(f"there is no enterprise {only}")
+            yield await _check_secrets(db, vault)
             chosen = [tenancy.enterprise for number, tenancy in tenants.all().items() if only in (None, number)]
             usernames += sorted({pbx.username for enterprise in chosen for pbx in enterprise.pbxs})
             async for check in _check_tenants(settings, db, vault, tenants, only):
@@ -77,6 +79,15 @@ async def _check_database(settings: Settings, db: Database) -> AsyncIterator[Che
         missing = await pending(connection)
     yield await check_fastagi(settings.fastagi)
     yield Check("schema", missing == 0, f"{missing} migrations to apply: run `vochid migrate`" if missing else "up to date")
+
+
+async def _check_secrets(db: Database, vault: Vault) -> Check:
+    """Whether every secret that is sealed here can be opened: a backup that was restored without its keys, or a key that was taken away."""
+    rows = await db.fetch("select * from sealed_texts()")
+    lost = sorted({f"enterprise {row['owner']}" if row["place"] != "second factor" else row["owner"] for row in rows if not vault.knows(row["sealed"])})
+    named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    detail = f"sealed with a key that is not here: of {named}. Put the former key behind the new one in VOCHID_SECRET_KEYS, or enter the secrets anew"
+    return Check("secrets", not lost, detail if lost else f"{len(rows)} can be opened")
 
 
 async def check_fastagi(listen: Listen) -> Check:

@@ -41,11 +41,11 @@ def demo(
 def migrate() -> None:
     """Applies sql/ to the database."""
     from daemon.store.migrate import migrate as apply
-    from daemon.wiring.resources import open_database
+    from daemon.wiring.resources import open_server
 
     async def work(settings: Settings) -> int:
-        async with open_database(settings, own=False, apply=False) as db:
-            return await apply(db.url, progress=lambda text: print(f"applying {text}", file=sys.stderr))
+        async with open_server(settings, own=False) as url:
+            return await apply(url, progress=lambda text: print(f"applying {text}", file=sys.stderr))
 
     done = run_work(work)
     print(f"{done} migrations applied" if done else "the schema is up to date")

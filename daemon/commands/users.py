@@ -41,7 +41,8 @@ async def _named(people: People, login: str) -> Person:
     return found[0]
 
 
-def _actor() -> Actor:
+def acting() -> Actor:
+    """Who runs a command, for the audit."""
     try:
         return Actor(f"command by {getpass.getuser()}", "super-admin")
     except (KeyError, OSError):  # a user without a name
@@ -63,8 +64,8 @@ def user_add(
 
     async def work(settings: Settings) -> str:
         async with _people(settings) as people:
-            person = await people.add(login, name, chosen, enterprise, _actor())
-            return f"{settings.base_url}/setup/{await people.new_link(person, _actor())}"
+            person = await people.add(login, name, chosen, enterprise, acting())
+            return f"{settings.base_url}/setup/{await people.new_link(person, acting())}"
 
     print(run_work(work))
 
@@ -105,7 +106,7 @@ def user_enable(login: str) -> None:
 def _set_disabled(login: str, disabled: bool) -> None:
     async def work(settings: Settings) -> None:
         async with _people(settings) as people:
-            await people.set_disabled(await _named(people, login), disabled, _actor())
+            await people.set_disabled(await _named(people, login), disabled, acting())
 
     run_work(work)
     print(f"{login}: {'disabled' if disabled else 'enabled'}")
@@ -117,6 +118,6 @@ def user_link(login: str) -> None:
 
     async def work(settings: Settings) -> str:
         async with _people(settings) as people:
-            return f"{settings.base_url}/setup/{await people.new_link(await _named(people, login), _actor())}"
+            return f"{settings.base_url}/setup/{await people.new_link(await _named(people, login), acting())}"
 
     print(run_work(work))

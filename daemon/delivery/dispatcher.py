@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -89,6 +90,12 @@ class Dispatcher:
         """By integration, as this process knows it: one that had nothing to deliver yet is not there."""
         now = time.monotonic()
         return {key[1]: w.health.view(now, len(w.in_flight), w.needs_reauth) for key, w in self._workers.items() if key[0] == enterprise}
+
+    def held_back(self) -> Counter[tuple[str, str]]:
+        """How many connections of this process are held back, by integration and breaker state; closed ones are not counted."""
+        now = time.monotonic()
+        states = ((integration, worker.health.state(now)) for (_, integration), worker in self._workers.items())
+        return Counter((integration, str(state)) for integration, state in states if state is not Breaker.CLOSED)
 
     def settings_changed(self, enterprises: set[str]) -> None:
         """New settings may have cured a connection."""
@@ -269,6 +276,8 @@ class Dispatcher:
         delivery = claimed.delivery
         name = type(outcome).__name__.lower()
         metrics.DELIVERIES.labels(integration, str(delivery.kind), name).inc()
+        if result.state == "dead":
+            metrics.GIVEN_UP.labels(integration, str(delivery.kind)).inc()
         metrics.DELIVERY_SECONDS.labels(integration, str(delivery.kind)).observe(duration_s)
         status = attempt.exchanges[-1].response.get("status") if attempt.exchanges else None
         level = log.info if result.state in ("delivered", "observed") else log.warning

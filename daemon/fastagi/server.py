@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
@@ -104,7 +105,7 @@ class FastAgi:
         self._supervisor.job("dialogue", self._run(dialogue))
 
     async def _run(self, dialogue: _Dialogue) -> None:
-        outcome = "answered"
+        outcome, began = "answered", time.monotonic()
         try:
             if dialogue.refused is not None:
                 raise Refused(dialogue.refused)
@@ -121,6 +122,7 @@ class FastAgi:
             raise
         finally:
             metrics.FASTAGI.labels(outcome).inc()
+            metrics.FASTAGI_SECONDS.observe(time.monotonic() - began)
             dialogue.close()
 
     async def _converse(self, dialogue: _Dialogue) -> None:

@@ -26,6 +26,7 @@ from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_beg
 from daemon.originate.states import Progress, State
 from daemon.store.leases import PbxKey
 from daemon.store.originates import OriginateRepository, OriginateRequest
+from daemon.telemetry import metrics
 from daemon.tenants.document import Enterprise, Pbx
 from daemon.tenants.service import Tenancy, Tenants
 
@@ -110,6 +111,7 @@ class OriginateService:
         except (BadRequest, DialRefused, OverLimit, NoLink) as error:
             if not isinstance(error, PbxRefused):  # that one was sent: its end is logged by the follower
                 shown = {"extension": _shown(asked.extension), "user": _shown(asked.user_id), "phone": _shown(asked.phone)}
+                metrics.ORIGINATES.labels(asked.source, str(State.REFUSED)).inc()
                 await self._repository.log(enterprise, asked.source, shown, {"state": "refused", "code": error.code}, str(error))
             raise
 

@@ -53,6 +53,32 @@ def look_below(root: str, parts: tuple[str, ...]) -> Look:
     return Look(State.THERE, found.version.size, found.version.changed_ns / 1e9)
 
 
+def remove_below(root: str, parts: tuple[str, ...]) -> int:
+    """Deletes the recording below `root`, under its own and its siblings' endings; gives how many files went. Raises OSError where one stays."""
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return sum(_remove(top, names) for names in candidates(parts))
+    finally:
+        os.close(top)
+
+
+def _remove(top: int, parts: tuple[str, ...]) -> bool:
+    found = _walk(top, parts)
+    if found is None:
+        return False
+    os.close(found.fd)
+    at = os.dup(top)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = below
+        os.unlink(parts[-1], dir_fd=at)
+    finally:
+        os.close(at)
+    return True
+
+
 def _walk(top: int, parts: tuple[str, ...]) -> OpenFile | None:
     at = os.dup(top)
     try:

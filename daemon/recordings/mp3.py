@@ -72,6 +72,12 @@ class Mp3Cache:
             if not lock.locked():
                 self._making.pop(name, None)
 
+    def forget(self) -> None:
+        """Deletes every copy; those in use are read to their end, and one is made again when it is asked for. Blocking."""
+        if self._directory.is_dir():
+            for entry in self._directory.glob("*.mp3"):
+                entry.unlink(missing_ok=True)
+
     async def _make(self, name: str, original: OpenFile) -> OpenFile | None:
         assert self._encoder is not None
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -244,6 +244,10 @@ class Recordings:
                     file = made
             yield file
 
+    def forget_copies(self) -> None:
+        """Somebody's recordings were erased: no copy of any recording stays."""
+        self._supervisor.job("copies", self._in_thread(self._mp3.forget))
+
     async def _must_be_whole(self, found: Found, look: Look | None) -> None:
         """Looks a second time where one look does not tell."""
         now = time.time()

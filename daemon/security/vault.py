@@ -73,6 +73,11 @@ class Vault:
         """Keys for signing one kind of thing, newest first: what one signs proves nothing for another purpose."""
         return [hmac.digest(key, b"derived for " + purpose.encode(), "sha256") for key in self._hash_keys]
 
+    def knows(self, sealed: str) -> bool:
+        """Whether its key is here."""
+        version, _, rest = sealed.partition(":")
+        return version == FORMAT and rest.partition(":")[0] in self._keys
+
     def is_newest(self, sealed: str) -> bool:
         """Whether it is sealed with the newest key."""
         return sealed.split(":")[:2] == [FORMAT, self._newest]

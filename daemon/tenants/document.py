@@ -152,6 +152,16 @@ class SmartRedirect(Strict):
     cache_ttl_s: Seconds = 300
 
 
+class Retention(Strict):
+    """How many days what is over is kept. null: calls and tickets for good, the rest as long as the daemon keeps it at most."""
+
+    calls_days: Annotated[int, Field(ge=30, le=3_650)] | None = None
+    tickets_days: Annotated[int, Field(ge=30, le=3_650)] | None = None
+    deliveries_days: Annotated[int, Field(ge=1, le=30)] | None = None
+    logs_days: Annotated[int, Field(ge=1, le=90)] | None = None
+    traces_days: Annotated[int, Field(ge=1, le=90)] | None = None
+
+
 class Enterprise(Strict):
     """One tenant. `integrations` stays raw here; each adapter's own model reads its part."""
 
@@ -167,6 +177,7 @@ class Enterprise(Strict):
     employee_mobiles: tuple[str, ...] = Field(default=(), max_length=10_000)
     dial_rules: DialRules = DialRules()
     smart_redirect: SmartRedirect = SmartRedirect()
+    retention: Retention = Retention()
     integrations: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("timezone")

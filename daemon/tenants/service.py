@@ -21,6 +21,7 @@ from daemon.tenants.document import Enterprise
 from daemon.tenants.documents import Documents, Tenancy, fingerprint
 
 CHANNEL = "vochid_settings"
+ERASED_CHANNEL = "vochid_erased"  # a customer was forgotten: what daemons remember of an enterprise's customers is dropped
 _OWN_COLUMNS = ("number", "name", "internal_phones", "integrations")
 
 __all__ = ["PreconditionFailed", "Tenancy", "Tenants"]
@@ -45,6 +46,7 @@ class Tenants:
         self._kinds = kinds
         self._documents = Documents(vault, egress, kinds)
         self._cache = SettingsCache(self._repository.read, self._documents.parse)
+        self._on_erased: list[Callable[[set[str]], None]] = []
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
@@ -68,6 +70,10 @@ class Tenants:
     def on_change(self, listener: Callable[[set[str]], None]) -> None:
         """Calls `listener` with the numbers of tenants that are new, changed or gone, after every load."""
         self._cache.on_change(listener)
+
+    def on_erased(self, listener: Callable[[set[str]], None]) -> None:
+        """Calls `listener` with the enterprise of which a customer was erased, by whichever daemon or command."""
+        self._on_erased.append(listener)
 
     async def load(self) -> None:
         """Reads all tenants; one that cannot be read keeps its last good state and does not disturb the others."""
@@ -96,12 +102,19 @@ class Tenants:
         connection = await self._db.listen()
         try:
             await connection.add_listener(CHANNEL, lambda *said: self._cache.notified(said[-1]))
+            await connection.add_listener(ERASED_CHANNEL, lambda *said: self._erased(said[-1]))
             connection.add_termination_listener(lambda *_: self._cache.wake())
             await self._cache.run(lambda: not connection.is_closed())
             raise ConnectionError("the connection for notifications is gone")
         finally:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await connection.close(timeout=2)
+
+    def _erased(self, said: str) -> None:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            number = str(json.loads(said)["enterprise_number"])
+            for listener in self._on_erased:
+                listener({number})
 
     # -- documents ---------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from adapters.registry import adapters
 from daemon.security.egress import EgressPolicy
@@ -21,19 +21,28 @@ async def open_database(settings: Settings, *, own: bool, apply: bool) -> AsyncI
 
     own: as the daemon, which keeps the embedded server until it stops. apply: bring the schema up to date first.
     """
-    async with AsyncExitStack() as stack:
-        if settings.database_url is not None:
-            url = settings.database_url.get_secret_value()
-        else:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            await embedded.start(own=own)
-            stack.push_async_callback(embedded.stop)
-            url = embedded.url
+    async with open_server(settings, own=own) as url:
         if apply:
             await migrate(url)
         db = await Database.open(url)
-        stack.push_async_callback(db.close)
-        yield db
+        try:
+            yield db
+        finally:
+            await db.close()
+
+
+@asynccontextmanager
+async def open_server(settings: Settings, *, own: bool) -> AsyncIterator[str]:
+    """The server alone, whatever is in its database; gives the owner's URL."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    embedded = EmbeddedPostgres(settings.data_dir)
+    await embedded.start(own=own)
+    try:
+        yield embedded.url
+    finally:
+        await embedded.stop()
 
 
 def open_vault(settings: Settings) -> Vault:
