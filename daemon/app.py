@@ -59,6 +59,7 @@ from daemon.wiring.originate import Originating
 from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
+from daemon.wiring.records import open_records
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 from daemon.wiring.tickets import open_desk, tell_settled
 from daemon.wiring.token_keeper import TokenKeeper
@@ -124,6 +125,7 @@ class App:
         presence = PbxPresence(self.pbxs.watches)
         asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
         at_stop(asks.stop)
+        records, callers = open_records(db, tenants, asks.lookup)
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -171,6 +173,8 @@ class App:
             smart_redirect=asks.smart_redirect,
             recordings=recordings,
             support=desk.desk,
+            records=records,
+            callers=callers,
             attachments=desk.attachments,
             registrations=admin.registrations,
             managers=admin.managers,
