@@ -30,6 +30,7 @@ _STATUS: tuple[tuple[type[VochidError], int], ...] = (
 _BY_CODE = {
     "not_found": 404,
     "wrong_state": 409,
+    "taken": 409,
     "wrong_role": 404,
     "unauthorized": 401,
     "forbidden": 403,

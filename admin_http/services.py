@@ -23,6 +23,8 @@ from daemon.originate.clicks import CrmClicks
 from daemon.originate.service import OriginateService
 from daemon.people.service import People
 from daemon.recordings.service import Recordings
+from daemon.records.known import Callers
+from daemon.records.service import Records
 from daemon.store.calls import CallRepository
 from daemon.store.glance import Glance
 from daemon.store.inbound_tokens import InboundTokens
@@ -58,6 +60,8 @@ class Services:
     recordings: Recordings
     people: People
     support: TicketDesk
+    records: Records
+    callers: Callers
     attachments: Attachments
     missed: MissedRepository
     close_missed: Callable[[str, str, str | None], Awaitable[dict[str, Any]]]

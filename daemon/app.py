@@ -61,6 +61,7 @@ from daemon.wiring.originate import Originating
 from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
 from daemon.wiring.recordings import open_recordings
+from daemon.wiring.records import open_records
 from daemon.wiring.resources import open_database, open_tenants, open_vault
 from daemon.wiring.retention import keep_enterprises
 from daemon.wiring.tickets import open_desk, tell_settled
@@ -129,6 +130,7 @@ class App:
         at_stop(asks.stop)
         tenants.on_erased(asks.lookup.settings_changed)
         tenants.on_erased(lambda _: recordings.forget_copies())
+        records, callers = open_records(db, tenants, asks.lookup)
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -178,6 +180,8 @@ class App:
             smart_redirect=asks.smart_redirect,
             recordings=recordings,
             support=desk.desk,
+            records=records,
+            callers=callers,
             attachments=desk.attachments,
             registrations=admin.registrations,
             managers=admin.managers,

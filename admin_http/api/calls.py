@@ -17,6 +17,7 @@ from admin_http.services import Services
 from daemon.delivery.why import Reason, explain
 from daemon.errors import NotFound
 from daemon.model.call import Direction, Result, iso
+from daemon.records.known import records_json
 from daemon.store.call_query import CallFilter
 
 HEARTBEAT_S = 15.0
@@ -41,11 +42,15 @@ def call_filter(ask: Ask) -> CallFilter:
 
 
 async def list_calls(ask: Ask) -> web.StreamResponse:
-    return page(*await ask.services.calls.page(ask.enterprise, call_filter(ask), cursor=ask.query("cursor"), limit=ask.limit()))
+    calls, following = await ask.services.calls.page(ask.enterprise, call_filter(ask), cursor=ask.query("cursor"), limit=ask.limit())
+    await ask.services.callers.name(ask.enterprise, calls)
+    return page(calls, following)
 
 
 async def get_call(ask: Ask) -> web.StreamResponse:
-    return answer(await ask.services.calls.get(ask.enterprise, ask.part("id")))
+    call = await ask.services.calls.get(ask.enterprise, ask.part("id"))
+    await ask.services.callers.name(ask.enterprise, [call])
+    return answer(call)
 
 
 async def call_deliveries(ask: Ask) -> web.StreamResponse:
@@ -87,7 +92,10 @@ async def now(ask: Ask) -> web.StreamResponse:
         {"number": phone.number, "owner": phone.owner, "device": str(device(ask.enterprise, phone.number))} for phone in tenancy.enterprise.internal_phones
     ]
     pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
-    return answer({"calls": await ask.services.calls.live(ask.enterprise), "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
+    calls = await ask.services.calls.live(ask.enterprise)
+    known = await ask.services.callers.name(ask.enterprise, calls)
+    shown = [{**call, "records": records_json(known, call)} for call in calls]
+    return answer({"calls": shown, "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
 
 
 async def live(ask: Ask) -> web.StreamResponse:
@@ -101,7 +109,8 @@ async def live(ask: Ask) -> web.StreamResponse:
                     news = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                 except TimeoutError:
                     continue  # the stream's own ping shows that it lives
-                await stream.send(json.dumps(news.data, ensure_ascii=False), event=news.topic)
+                data = await ask.services.callers.live(ask.enterprise, news.data) if news.topic == "call" else news.data
+                await stream.send(json.dumps(data, ensure_ascii=False), event=news.topic)
     return stream
 
 

@@ -53,8 +53,10 @@ async def stream_table(
     async for call in services.calls.each(enterprise, asked, MAX_ROWS):
         chunk.append(call)
         if len(chunk) == CHUNK:
+            await services.callers.name(enterprise, chunk)
             await response.write(rows(chunk, zone, words).encode())
             chunk.clear()
+    await services.callers.name(enterprise, chunk)
     await response.write(rows(chunk, zone, words).encode())
     await response.write_eof()
     return response

@@ -13,6 +13,7 @@ STATES = ("open", "closed")
 async def list_missed(ask: Ask) -> web.StreamResponse:
     is_open = ask.choice("state", STATES) != "closed"
     items, following = await ask.services.missed.page(ask.enterprise, is_open=is_open, cursor=ask.query("cursor"), limit=ask.limit())
+    await ask.services.callers.name(ask.enterprise, items)
     return answer({"items": items, "next": following, "open": await ask.services.missed.count_open(ask.enterprise)})
 
 

@@ -74,12 +74,13 @@ def _day(text: str, name: str) -> date | None:
 async def show_calls(visit: Visit) -> web.StreamResponse:
     asked, shown = asked_of(visit)
     calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE, with_legs=False)
+    known = await visit.services.callers.name(visit.number, calls)
     zone = ZoneInfo(visit.enterprise.timezone)
     for call in calls:
         call["local"] = datetime.fromisoformat(call["started_at"]).astimezone(zone)
     address = _address(shown)
     response = visit.render(
-        "calls/list.html", calls=calls, shown=shown, address=address, more=_address({**shown, "cursor": following}) if following else None,
+        "calls/list.html", calls=calls, known=known, shown=shown, address=address, more=_address({**shown, "cursor": following}) if following else None,
         is_first=visit.query("cursor") is None, periods=PERIODS, owners=owners(visit), lines=lines(visit), may_call=may_call(visit), **words(visit),
     )  # fmt: skip
     if visit.is_fragment:
@@ -103,12 +104,13 @@ async def export(visit: Visit) -> web.StreamResponse:
 
 async def show_call(visit: Visit) -> web.StreamResponse:
     call = await visit.services.calls.get(visit.number, visit.part("id"))
+    known = await visit.services.callers.name(visit.number, [call])
     told, reasons = await story(visit.services, visit.number, call)
     for exchange in (exchange for delivery in told for exchange in delivery["exchanges"]):
         exchange["request"], exchange["response"] = _pretty(exchange["request_data"]), _pretty(exchange["response_data"])
     has_trace = has_route(visit, "GET", "/api/enterprises/{n}/calls/{id}/trace") and await visit.services.explain.has_trace(visit.number, call["id"])
     return visit.render(
-        "calls/call.html", call=call, picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
+        "calls/call.html", call=call, known=known.get(call["customer_number"] or "", ()), picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
         tickets=(await visit.services.support.tickets.page(visit.number, TicketFilter(call=call["id"])))[0],
         lines=lines(visit), may_call=may_call(visit), has_trace=has_trace, back=_back(visit), **words(visit),
     )  # fmt: skip

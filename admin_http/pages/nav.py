@@ -25,6 +25,7 @@ MENU = (
     Item(N_("Calls"), "/e/{n}/calls", "phone"),
     Item(N_("Missed calls"), "/e/{n}/missed", "missed"),
     Item(N_("Tickets"), "/e/{n}/tickets", "chat"),
+    Item(N_("Records"), "/e/{n}/records", "cards"),
     Item(N_("Deliveries"), "/e/{n}/deliveries", "send"),
     Item(N_("Reports"), "/e/{n}/reports", "chart"),
     Item(N_("Integrations"), "/e/{n}/integrations", "plug"),

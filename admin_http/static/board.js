@@ -50,11 +50,28 @@ const party = (call) => call.customer_name || phone(call.customer_number) || wor
 function fill(card, call) {
   card.className = `live-call ${call.direction}${call.ended_at ? " ended" : ""}`;
   card.querySelector("strong").textContent = party(call);
+  drawRecords(card, call);
   const who = call.ended_at ? words.results[call.result]?.[0] ?? ""
     : call.answered_at ? (call.last_talked ?? call.answered_by ?? "") : ours(call).filter(rings).map((leg) => leg.number).join(", ") || (call.queue ? "" : words.menu);
   const owner = phones.get(who)?.owner;
   const told = [words.directions[call.direction], call.line ? lines[call.line] || phone(call.line) : "", call.queue ? `${words.queue} ${call.queue}` : ""];
   card.querySelector("small").replaceChildren(element("b", "", owner ? `${who} ${owner}` : who), `${who ? " · " : ""}${told.filter(Boolean).join(" · ")}`);
+}
+
+// The users and companies of our own records that the number belongs to.
+function drawRecords(card, call) {
+  const told = (call.records ?? []).map((one) => `${one.kind}/${one.id} ${one.name}`).join("\n");
+  if ((card.dataset.records ?? "") === told) return;
+  card.dataset.records = told;
+  card.querySelector(".records")?.remove();
+  if (!told) return;
+  const line = element("span", "records");
+  for (const one of call.records) {
+    const link = element("a", "known", one.name);
+    link.href = `/e/${number}/records/${one.kind}/${one.id}`;
+    line.append(link);
+  }
+  card.append(line);
 }
 
 // Asked once per call; a board that is open all day forgets who has gone.

@@ -44,6 +44,8 @@ FIELDS: Mapping[RecordType, tuple[str, ...]] = {
     RecordType.COMPANY: ("name", "phone"),
 }
 REQUIRED: Mapping[RecordType, str] = {RecordType.OBJECT: "name", RecordType.CONTRACT: "number", RecordType.USER: "name", RecordType.COMPANY: "name"}
+DATES = ("starts_on", "ends_on")
+REFERENCES: Mapping[str, RecordType] = {"contract_id": RecordType.CONTRACT, "company_id": RecordType.COMPANY}  # field -> what it points at
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,20 @@ class CrmRecord:
     changes: Mapping[str, Mapping[str, Any]]
     created_at: float
     updated_at: float
+
+    @property
+    def title(self) -> str:
+        """What a person knows it by."""
+        return str(self.fields[REQUIRED[self.type]])
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAs:
+    """A user or company that a number belongs to."""
+
+    type: RecordType
+    id: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from daemon.errors import NotFound
-from daemon.model.crm_record import FIELDS, CrmRecord, Fields, RecordChange, RecordType
+from daemon.errors import NotFound, VochidError
+from daemon.model.crm_record import DATES, FIELDS, LOCAL, REFERENCES, CrmRecord, Fields, RecordChange, RecordType
 from daemon.store.pool import Connection, Database
 
 # Called inside the transaction that changes a record, with its connection: what is planned of the change is stored with it or not at all.
 Follower = Callable[[Connection, str, RecordChange], Awaitable[None]]
-_DATES = ("starts_on", "ends_on")
+MAX_POINTING = 1_000  # records that lose what they point at in one transaction
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """What is asked for; None: anything. `search` looks into the texts, `company_id` into contracts, `contract_id` into objects."""
+    """What is asked for; None: anything. `search` looks into the texts; `company_id` finds contracts and the objects under them, `contract_id` objects."""
 
     search: str | None = None
     phone: str | None = None
@@ -52,8 +52,10 @@ class CrmRecordRepository:
         if before is not None:
             add("id < {}", before)
         if asked.search:
-            texts = [name for name in FIELDS[kind] if name not in _DATES and not name.endswith("_id")]
-            add("(" + " or ".join(f"strpos(lower({name}), lower({{0}})) > 0" for name in texts) + ")", asked.search)
+            texts = [name for name in FIELDS[kind] if name not in DATES and name not in REFERENCES]
+            add("(" + " or ".join(f"strpos(folded({name}), folded({{0}})) > 0" for name in texts) + ")", asked.search)
+        if kind is RecordType.OBJECT and asked.company_id is not None:
+            add("contract_id in (select c.id from crm_contracts c where c.enterprise_number = $1 and c.company_id = {})", asked.company_id)
         for name in ("phone", "company_id", "contract_id"):
             if (value := getattr(asked, name)) is not None and name in FIELDS[kind]:
                 add(f"{name} = {{}}", value)
@@ -72,14 +74,23 @@ class CrmRecordRepository:
             raise NotFound(f"there is no {kind} {record_id}")
         return _record(kind, row)
 
-    async def make(self, connection: Connection, enterprise: str, kind: RecordType, fields: Fields, by: str, at: float | None = None) -> CrmRecord:
-        """Stores a new record. `at`: Unix seconds of the change, now when None. Raises asyncpg's UniqueViolationError and ForeignKeyViolationError."""
+    async def of_key(self, connection: Connection, enterprise: str, kind: RecordType, key: str) -> CrmRecord | None:
+        """The record made with this idempotency key; None when there is none, and nobody else makes it until the transaction ends."""
+        await connection.execute("select pg_advisory_xact_lock(hashtextextended('record ' || $1 || ' ' || $2, 0))", enterprise, key)
+        row = await connection.fetchrow(f"select * from {kind.table} where enterprise_number = $1 and idempotency_key = $2", enterprise, key)
+        return _record(kind, row) if row is not None else None
+
+    async def make(
+        self, connection: Connection, enterprise: str, kind: RecordType, fields: Fields, by: str, at: float | None = None, key: str | None = None
+    ) -> CrmRecord:
+        """Stores a new record. `at`: Unix seconds of the change, now when None. `key`: as for `of_key`. Raises asyncpg's UniqueViolationError and
+        ForeignKeyViolationError."""
         known = {name: fields.get(name) for name in FIELDS[kind]}
         changes = {name: {"at": at or time.time(), "by": by} for name, value in known.items() if value is not None}
-        columns = [*known, "changes"]
+        columns = [*known, "changes", "idempotency_key"]
         row = await connection.fetchrow(
             f"insert into {kind.table} (enterprise_number, {', '.join(columns)}) values ($1, {_places(2, len(columns))}) returning *",
-            enterprise, *(_sql(name, value) for name, value in known.items()), changes,
+            enterprise, *(_sql(name, value) for name, value in known.items()), changes, key,
         )  # fmt: skip
         made = _record(kind, row)
         await self._follow(connection, enterprise, RecordChange(kind, made.id, None, made, by))
@@ -102,9 +113,53 @@ class CrmRecordRepository:
         return after
 
     async def delete(self, connection: Connection, enterprise: str, before: CrmRecord, by: str) -> None:
-        """Takes a record away; what points at it points at nothing then."""
+        """Takes a record away. What points at it points at nothing then, which is a change of its own: by `by`, told to followers.
+
+        Raises VochidError when more than MAX_POINTING do.
+        """
+        for name, kind in ((name, kind) for name, target in REFERENCES.items() if target is before.type for kind in RecordType if name in FIELDS[kind]):
+            pointing = f"select * from {kind.table} where enterprise_number = $1 and {name} = $2 order by id limit {MAX_POINTING + 1} for update"
+            rows = await connection.fetch(pointing, enterprise, before.id)
+            if len(rows) > MAX_POINTING:
+                raise VochidError(f"more than {MAX_POINTING} records point at this one: change them first", code="wrong_state")
+            for row in rows:
+                await self.change(connection, enterprise, _record(kind, row), {name: None}, by)
         await connection.execute(f"delete from {before.type.table} where enterprise_number = $1 and id = $2", enterprise, before.id)
         await self._follow(connection, enterprise, RecordChange(before.type, before.id, before, None, by))
+
+    # -- one person's number -----------------------------------------------------------------------------------------------------
+
+    async def with_phone(self, connection: Connection, enterprise: str, phone: str) -> list[CrmRecord]:
+        """Users and companies that have this E.164 number, held until the transaction ends."""
+        found: list[CrmRecord] = []
+        for kind in (RecordType.USER, RecordType.COMPANY):
+            rows = await connection.fetch(f"select * from {kind.table} where enterprise_number = $1 and phone = $2 order by id for update", enterprise, phone)
+            found += [_record(kind, row) for row in rows]
+        return found
+
+    async def erase_phone(self, connection: Connection, enterprise: str, phone: str, by: str = LOCAL) -> list[CrmRecord]:
+        """Forgets a person by their E.164 number, inside the caller's transaction; gives the records as they were.
+
+        A user with it is deleted, for name, e-mail and role are the same person's; a company keeps its name and loses the number. Followers hear
+        of both as of any change. What was last agreed with Bitrix24, lost in a conflict, or failed about it is forgotten too.
+        """
+        erased = await self.with_phone(connection, enterprise, phone)
+        for record in erased:
+            if record.type is RecordType.USER:
+                await self.delete(connection, enterprise, record, by)
+            else:
+                await self.change(connection, enterprise, record, {"phone": None}, by)
+            is_whole = record.type is RecordType.USER
+            await connection.execute(
+                "update bitrix24_sync_mappings set agreed = case when $4 then '{}' else agreed - 'phone' end, "
+                "conflicts = case when $4 then '[]' else jsonb_path_query_array(conflicts, '$[*] ? (@.field != \"phone\")') end "
+                "where tenant_id = $1 and local_type = $2 and local_id = $3",
+                enterprise, str(record.type), record.id, is_whole,
+            )  # fmt: skip
+            await connection.execute(
+                "delete from integration_errors where enterprise_number = $1 and local_type = $2 and local_id = $3", enterprise, str(record.type), record.id
+            )
+        return erased
 
     async def _follow(self, connection: Connection, enterprise: str, change: RecordChange) -> None:
         if self.follower is not None:
@@ -116,9 +171,9 @@ def _places(first: int, count: int) -> str:
 
 
 def _sql(name: str, value: Any) -> Any:
-    return date.fromisoformat(value) if name in _DATES and value is not None else value
+    return date.fromisoformat(value) if name in DATES and value is not None else value
 
 
 def _record(kind: RecordType, row: Any) -> CrmRecord:
-    fields = {name: row[name].isoformat() if name in _DATES and row[name] is not None else row[name] for name in FIELDS[kind]}
+    fields = {name: row[name].isoformat() if name in DATES and row[name] is not None else row[name] for name in FIELDS[kind]}
     return CrmRecord(kind, row["id"], fields, row["changes"], row["created_at"].timestamp(), row["updated_at"].timestamp())

@@ -18,6 +18,7 @@ from daemon.lookup.decision import Decision, Status
 from daemon.lookup.service import Lookup, Question
 from daemon.settings import Listen
 from daemon.store.decisions import DecisionLog
+from daemon.store.known_customers import KnownCustomers
 from daemon.store.past_calls import PastCalls
 from daemon.store.pool import Database
 from daemon.store.user_statuses import UserStatuses
@@ -38,7 +39,7 @@ class PbxAsks:
         self._tenants = tenants
         self._pbxs = pbxs
         self.log = DecisionLog(db)
-        sources = LookupSources(tenants, crm, PastCalls(db), self.log)
+        sources = LookupSources(tenants, crm, KnownCustomers(db), PastCalls(db), self.log)
         self.lookup = Lookup(tenants, sources, PbxPresence(pbxs.watches), statuses, self.log)
         tenants.on_change(self.lookup.settings_changed)
         statuses.on_change(self.lookup.status_changed)

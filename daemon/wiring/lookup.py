@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -14,12 +15,13 @@ from daemon.lookup.ports import Journal, Source, SourceFailed, Surroundings
 from daemon.model.crm import Responsible
 from daemon.model.delivery import Exchange
 from daemon.model.device import DeviceState
+from daemon.store.known_customers import KnownCustomers
 from daemon.store.past_calls import PastCalls
 from daemon.tenants.service import Tenants
 from daemon.wiring.crm import AdapterPort, Crm
 
 ORDER = ("retailcrm", "bitrix24", "amocrm", "tickets")
-CALLS = "calls"
+RECORDS, CALLS = "records", "calls"
 PAST_CALLS_AT_ONCE = 4  # of the pool's connections
 
 
@@ -53,6 +55,25 @@ class CrmSource:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsSource:
+    """The name of the enterprise's own user or company, when no CRM knows one; it looks after nobody."""
+
+    enterprise: str
+    known: KnownCustomers
+    name: str = RECORDS
+    concurrency: int = PAST_CALLS_AT_ONCE
+
+    @property
+    def user_extensions(self) -> Mapping[str, str | None]:
+        return {}
+
+    async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
+        with _of_database():
+            found = (await self.known.find(self.enterprise, [phone])).get(phone)
+        return Responsible(None, None, found[0].name) if found else None
+
+
+@dataclass(frozen=True, slots=True)
 class CallsSource:
     """Who talked last, when no CRM names anybody."""
 
@@ -66,18 +87,25 @@ class CallsSource:
         return {}
 
     async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
-        try:
+        with _of_database():
             return await self.past.responsible(self.enterprise, phone)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            raise SourceFailed(f"database: {type(error).__name__}") from None
+
+
+@contextmanager
+def _of_database() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise SourceFailed(f"database: {type(error).__name__}") from None
 
 
 class LookupSources:
-    """The CRMs that can look up and are switched on, in the enterprise's order; then the calls so far."""
+    """The CRMs that can look up and are switched on, in the enterprise's order; then its own records; then the calls so far."""
 
-    def __init__(self, tenants: Tenants, crm: Crm, past: PastCalls, journal: Journal) -> None:
+    def __init__(self, tenants: Tenants, crm: Crm, known: KnownCustomers, past: PastCalls, journal: Journal) -> None:
         self._tenants = tenants
         self._crm = crm
+        self._known = known
         self._past = past
         self._journal = journal
         self._found: dict[str, list[Source]] = {}
@@ -96,7 +124,7 @@ class LookupSources:
             port = self._crm.port(enterprise, name)
             if port is not None and not port.observe and isinstance(port.adapter, CanLookUp):
                 found.append(CrmSource(enterprise, port, self._journal))
-        return [*found, CallsSource(enterprise, self._past)]
+        return [*found, RecordsSource(enterprise, self._known), CallsSource(enterprise, self._past)]
 
     def _forget(self, enterprises: set[str]) -> None:
         for number in enterprises:
