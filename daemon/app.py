@@ -190,7 +190,7 @@ class App:
             close_missed=afterwards.close_missed,
             differences=afterwards.differences,
             explain=Explain(db, tenants),
-            erasure=Erasure(db, tenants, audit),
+            erasure=Erasure(db, tenants, audit, records.repository),
             desk=Desk(db),
             reports=reports,
             connections=overview.connections,

@@ -13,6 +13,7 @@ from daemon.model.phone_forms import PhoneForms, forms_of
 from daemon.recordings.directory import remove_below
 from daemon.recordings.names import parts_of
 from daemon.store.audit import Actor, AuditLog
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.erasure import ErasureRepository, Report
 from daemon.store.pool import Database
 from daemon.tenants.document import DirectoryRecordings, Enterprise, HttpRecordings, NoRecordings
@@ -34,6 +35,7 @@ class Erasure:
     db: Database
     tenants: Tenants
     audit: AuditLog
+    records: CrmRecordRepository
 
     async def erase(self, enterprise: str, phone: str, by: Actor, *, dry_run: bool) -> dict[str, Any]:
         """What was found of a number and, unless it is a dry run, is gone. The audit notes how much, and not whose.
@@ -44,7 +46,7 @@ class Erasure:
         if tenancy is None:
             raise NotFound(f"there is no enterprise {enterprise}")
         forms = _forms(phone, tenancy.enterprise)
-        report = await ErasureRepository(self.db).erase(enterprise, forms, dry_run=dry_run)
+        report = await ErasureRepository(self.db, self.records).erase(enterprise, forms, dry_run=dry_run)
         deleted, left = await _files(tenancy.enterprise, report, dry_run=dry_run)
         if not dry_run:
             await self.db.fetch("select pg_notify($1, $2)", ERASED_CHANNEL, json.dumps({"enterprise_number": enterprise}))

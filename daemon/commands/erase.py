@@ -22,11 +22,12 @@ def erase(
     """Shows what is stored about a customer's number; with --yes it goes, and nothing brings it back."""
     from daemon.erasure import Erasure
     from daemon.store.audit import AuditLog
+    from daemon.store.crm_records import CrmRecordRepository
 
     async def work(settings: Settings) -> dict[str, Any]:
         async with open_house(settings) as (tenants, db):
             await tenants.load()
-            return await Erasure(db, tenants, AuditLog(db)).erase(enterprise, phone, acting(), dry_run=not yes)
+            return await Erasure(db, tenants, AuditLog(db), CrmRecordRepository(db)).erase(enterprise, phone, acting(), dry_run=not yes)
 
     _print(run_work(work))
 

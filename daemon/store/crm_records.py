@@ -129,21 +129,24 @@ class CrmRecordRepository:
 
     # -- one person's number -----------------------------------------------------------------------------------------------------
 
-    async def with_phone(self, connection: Connection, enterprise: str, phone: str) -> list[CrmRecord]:
-        """Users and companies that have this E.164 number, held until the transaction ends."""
+    async def with_phone(self, connection: Connection, enterprise: str, phones: Sequence[str]) -> list[CrmRecord]:
+        """Users and companies that have one of these numbers, held until the transaction ends."""
         found: list[CrmRecord] = []
         for kind in (RecordType.USER, RecordType.COMPANY):
-            rows = await connection.fetch(f"select * from {kind.table} where enterprise_number = $1 and phone = $2 order by id for update", enterprise, phone)
+            rows = await connection.fetch(
+                f"select * from {kind.table} where enterprise_number = $1 and phone = any ($2) order by id for update", enterprise, list(phones)
+            )
             found += [_record(kind, row) for row in rows]
         return found
 
-    async def erase_phone(self, connection: Connection, enterprise: str, phone: str, by: str = LOCAL) -> list[CrmRecord]:
-        """Forgets a person by their E.164 number, inside the caller's transaction; gives the records as they were.
+    async def erase_phone(self, connection: Connection, enterprise: str, phones: Sequence[str], by: str = LOCAL) -> list[CrmRecord]:
+        """Forgets a person by their number, however it is written, inside the caller's transaction; gives the records as they were.
 
         A user with it is deleted, for name, e-mail and role are the same person's; a company keeps its name and loses the number. Followers hear
-        of both as of any change. What was last agreed with Bitrix24, lost in a conflict, or failed about it is forgotten too.
+        of both as of any change. What was last agreed with Bitrix24, lost in a conflict, or failed about it is forgotten too, and a user is not
+        made again from what the portal still has.
         """
-        erased = await self.with_phone(connection, enterprise, phone)
+        erased = await self.with_phone(connection, enterprise, phones)
         for record in erased:
             if record.type is RecordType.USER:
                 await self.delete(connection, enterprise, record, by)
@@ -152,6 +155,7 @@ class CrmRecordRepository:
             is_whole = record.type is RecordType.USER
             await connection.execute(
                 "update bitrix24_sync_mappings set agreed = case when $4 then '{}' else agreed - 'phone' end, "
+                "deleted = case when $4 then coalesce(deleted, 'local') else deleted end, "
                 "conflicts = case when $4 then '[]' else jsonb_path_query_array(conflicts, '$[*] ? (@.field != \"phone\")') end "
                 "where tenant_id = $1 and local_type = $2 and local_id = $3",
                 enterprise, str(record.type), record.id, is_whole,

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from daemon.errors import VochidError
+from daemon.model.crm_record import DATES, FIELDS, REFERENCES, RecordType
 from daemon.model.phone_forms import PhoneForms
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.pool import Connection, Database
 
 DEADLINE_S = 900.0  # of one statement: the log of 90 days is read whole
@@ -39,6 +41,12 @@ ERASED: dict[str, str] = {
     "support_attachments": "go with their ticket; the number in others' names",
     "report_calls": "the number where it stands for who answered",
     "connections": "the number in a CRM's reason",
+    "crm_users": "users with the number whole; the number in others' texts",
+    "crm_companies": "the number; it in texts",
+    "crm_contracts": "the number in texts",
+    "crm_objects": "the number in texts",
+    "bitrix24_sync_mappings": "what was agreed on about a user; the number in others",
+    "integration_errors": "those of such records; the number in other messages",
 }
 SPARED: dict[str, str] = {
     "enterprises": "the enterprise's own settings: told, for people to change",
@@ -49,6 +57,7 @@ SPARED: dict[str, str] = {
     "audit": "what staff did; it holds no customer's number", "alerts": "names of PBXs and integrations",
     "report_days": "sums", "report_callbacks": "sums", "report_told": "sums", "support_legacy": "addresses of programs",
     "schema_migrations": "no person",
+    "sync_jobs": "ids and times",
 }  # fmt: skip
 
 _HAS = "translate({0}, ' ().-' || chr(9) || chr(10), '') like '%' || $2 || '%' and {0} ~ $3"
@@ -72,8 +81,9 @@ class _Undone(Exception):
 class ErasureRepository:
     """Finds and takes out, in one transaction. A dry run does all of it and rolls back, so that it cannot tell anything else."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, records: CrmRecordRepository) -> None:
         self._db = db
+        self._records = records
 
     async def erase(self, enterprise: str, forms: PhoneForms, *, dry_run: bool) -> Report:
         """What was found (and, unless it is a dry run, is gone). Raises VochidError when rows stay locked by others."""
@@ -82,7 +92,7 @@ class ErasureRepository:
             try:
                 async with self._db.tenant(enterprise) as connection:
                     await connection.execute(f"set local lock_timeout = {int(LOCK_S * 1000)}; set local statement_timeout = 0; set local work_mem = '32MB'")
-                    await _Erasing(connection, enterprise, forms, report).run()
+                    await _Erasing(connection, self._records, enterprise, forms, report).run()
                     if dry_run:
                         raise _Undone
             except _Undone:
@@ -96,6 +106,7 @@ class ErasureRepository:
 @dataclass(slots=True)
 class _Erasing:
     connection: Connection
+    records: CrmRecordRepository
     enterprise: str
     forms: PhoneForms
     report: Report
@@ -104,6 +115,7 @@ class _Erasing:
         own, others = await self._calls()
         await self._traces([*own, *others])
         await self._tickets()
+        await self._records()
         await self._told(own)
         await self._rest()
         self.report.in_settings = bool(
@@ -233,6 +245,26 @@ class _Erasing:
             self.forms.core, self.forms.pattern,
         )  # fmt: skip
         self.report.counts["mentions in other tickets"] = mentions
+
+    async def _records(self) -> None:
+        erased = await self.records.erase_phone(self.connection, self.enterprise, self.forms.written)
+        self.report.counts["records"] = len(erased)
+        mentions = 0
+        for kind in RecordType:
+            texts = [name for name in FIELDS[kind] if name not in DATES and name not in REFERENCES]
+            mentions += await self._scrub(kind.table, *texts)
+            await self._change(
+                f"update {kind.table} set idempotency_key = null where enterprise_number = $1 and {_HAS.format('idempotency_key')}",
+                self.forms.core, self.forms.pattern,
+            )  # fmt: skip
+        self.report.counts["mentions in other records"] = mentions
+        await self._scrub("integration_errors", "message")
+        for column in ("agreed", "shown", "conflicts", "tasks"):
+            await self._change(
+                f"update bitrix24_sync_mappings set {column} = regexp_replace({column}::text, $3, '0', 'g')::jsonb "
+                f"where tenant_id = $1 and {_HAS.format(f'{column}::text')}",
+                self.forms.core, self.forms.pattern,
+            )  # fmt: skip
 
     async def _rest(self) -> None:
         self.report.counts["clicks"] = await self._change(

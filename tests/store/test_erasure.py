@@ -23,6 +23,7 @@ from daemon.model.signal import Ended
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
 from daemon.store.audit import Actor, AuditLog
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.erasure import ERASED, SPARED
 from daemon.store.missed import MissedRepository
 from daemon.store.pool import Database
@@ -118,11 +119,35 @@ async def _plant(owner: asyncpg.Connection, call: str) -> None:
         "on conflict (enterprise_number, integration) do update set reason = excluded.reason",
         NUMBER,
     )
+    await _plant_records(owner)
     await owner.execute(
         "insert into report_calls values ($1, current_date, '', '{}', '{}', '{}', '{}', 0, 0, 0, 0, '{}', '{}', '{}', '{}', array[$2, '151'], "
         "'{0,1}', '{1,0}', '{0,0}', '{5,6}')",
         NUMBER, PHONE,
     )  # fmt: skip
+
+
+async def _plant_records(owner: asyncpg.Connection) -> None:
+    """The customer as a user, whom Bitrix24 has too; a company with the number; and records that only mention it."""
+    user = await owner.fetchval(
+        "insert into crm_users (enterprise_number, name, phone, email) values ($1, 'Восток', $2, 'v@example.com') returning id", NUMBER, PHONE
+    )
+    other = await owner.fetchval("insert into crm_users (enterprise_number, name) values ($1, 'Пётр, он же 80296254070') returning id", NUMBER)
+    await owner.execute("insert into crm_companies (enterprise_number, name, phone) values ($1, 'Июнь', $2)", NUMBER, PHONE)
+    await owner.execute("insert into crm_contracts (enterprise_number, number, idempotency_key) values ($1, '296254070', '375296254070')", NUMBER)
+    await owner.execute("insert into crm_objects (enterprise_number, name, description) values ($1, 'Трактор', 'звонить +375 29 625 40 70')", NUMBER)
+    for remote, record in enumerate((user, other), 1):
+        await owner.execute(
+            "insert into bitrix24_sync_mappings (tenant_id, local_type, local_id, bitrix24_type, bitrix24_id, sync_direction, agreed, conflicts, tasks) "
+            "values ($1, 'user', $2, 'contact', $3, 'to', $4, $5, $6)",
+            NUMBER, record, remote, {"phone": PHONE, "name": "Восток"} if record == user else {"name": "80296254070"},
+            [{"field": "phone", "local": PHONE, "remote": None, "won": "local"}], [{"id": "1", "title": "Позвонить 296254070"}],
+        )  # fmt: skip
+        await owner.execute(
+            "insert into integration_errors (enterprise_number, integration_type, operation, error_type, message, local_type, local_id) "
+            "values ($1, 'bitrix24', 'sync_to', 'validation', 'PHONE 375296254070 is wrong', 'user', $2)",
+            NUMBER, record,
+        )  # fmt: skip
 
 
 async def holding(owner: asyncpg.Connection) -> set[str]:
@@ -142,7 +167,7 @@ async def holding(owner: asyncpg.Connection) -> set[str]:
 
 
 async def erase(db: Database, r: Rig, phone: str = PHONE, *, dry_run: bool = False) -> dict[str, Any]:
-    return await Erasure(db, r.tenants, AuditLog(db)).erase(NUMBER, phone, BY, dry_run=dry_run)
+    return await Erasure(db, r.tenants, AuditLog(db), CrmRecordRepository(db)).erase(NUMBER, phone, BY, dry_run=dry_run)
 
 
 async def test_afterwards_the_number_is_nowhere_and_the_report_says_what_went(house: tuple[Rig, asyncpg.Connection, Path], db: Database) -> None:
