@@ -36,6 +36,7 @@ from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.consents import Consents
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.glance import glance, troubled
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
@@ -50,6 +51,7 @@ from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.alerts import Alerts
 from daemon.wiring.amocrm import AmoCrmDoors
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.bitrix24_jobs import open_bitrix24_sync
 from daemon.wiring.clicks import open_clicks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
@@ -110,6 +112,9 @@ class App:
         recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
         at_stop(recordings.stop)
         desk = self._desk = open_desk(db, tenants, crm, dispatcher, live, sessions, recordings, vault, settings.base_url)
+        records = CrmRecordRepository(db)
+        sync, sync_jobs = open_bitrix24_sync(db, tenants, crm, records, dispatcher, self.owner)
+        at_stop(sync_jobs.stop)
         recorder = Recorder(db, leases, crm)
         afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
         await afterwards.keep_house()
@@ -150,6 +155,7 @@ class App:
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             credentials=keeper.state,
             amocrm=AmoCrmDoors(db, tenants, crm, asks.lookup, dispatcher.wake, settings.base_url),
+            bitrix24_sync=sync,
             consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
         services = Services(
@@ -207,6 +213,7 @@ class App:
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
             "credentials": keeper.run,
+            "bitrix24 sync": sync_jobs.run,
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "attachments": desk.attachments.run,
