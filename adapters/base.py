@@ -65,6 +65,7 @@ class Connection:
     http: CrmHttp
     tokens: TokenStore
     desk: Desk | None = None
+    sync: Any = None  # our side of an adapter's two-way sync, where it has one (adapters/bitrix24/sync_room.py)
 
 
 class Adapter(Protocol):

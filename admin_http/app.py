@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from admin_http import bitrix24, webhooks
 from admin_http.api import (
     amocrm,
+    bitrix24_sync,
     calls,
     clicks,
     config_cache,
@@ -66,6 +67,7 @@ _MODULES = (
     webhooks,
     amocrm,
     bitrix24,
+    bitrix24_sync,
 )
 ROUTES: tuple[Route, ...] = tuple(route for module in _MODULES for route in module.ROUTES)
 

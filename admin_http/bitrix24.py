@@ -17,7 +17,7 @@ MAX_PARAMETERS = 200
 
 
 async def events(ask: Ask) -> web.StreamResponse:
-    """Clicks on numbers and call-back requests; other events are taken and ignored."""
+    """Clicks on numbers, call-back requests, and changes of what is synced; other events are taken and ignored."""
     pairs = _form(await ask.request.read())
     owner = await ask.services.inbound.find(token_of(pairs), "application_token", "installed")
     if owner is None or owner.integration != BITRIX24:
@@ -28,6 +28,8 @@ async def events(ask: Ask) -> web.StreamResponse:
         raise VochidError(str(error), code=error.code, field=error.field) from None
     tenancy = ask.services.tenants.get(owner.enterprise)
     settings = tenancy.integrations.get(BITRIX24) if tenancy else None
+    if event.entity is not None and ask.services.joined.bitrix24_sync is not None:
+        return answer({"accepted": await ask.services.joined.bitrix24_sync.heard(owner.enterprise, *event.entity)})
     if not event.wants_call or tenancy is None or tenancy.enterprise.paused or settings is None or not settings.enabled:
         return answer({"accepted": False})
     if settings.mode == "observe":
@@ -72,7 +74,7 @@ _BODY = {"type": "object", "description": "application/x-www-form-urlencoded: ev
 _INSTALLED = {"type": "object", "description": "application/x-www-form-urlencoded: AUTH_ID … or auth[…], as the portal sends them"}
 
 ROUTES = (
-    Route("POST", "/bitrix24/events", events, "Clicks on numbers and call-back requests of a Bitrix24 portal", body=_BODY, open=True),
+    Route("POST", "/bitrix24/events", events, "Clicks on numbers, call-back requests and changed entities of a Bitrix24 portal", body=_BODY, open=True),
     Route("POST", "/bitrix24/install", installed, "A Bitrix24 portal brings its application's tokens", query=_STATE, body=_INSTALLED, open=True),
     Route("POST", _ADDRESS, install_address, "An address for the first installation of a portal's local application: once, ten minutes"),
 )

@@ -161,6 +161,51 @@ class AmoCrmPort(Protocol):
     async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
+class SyncJobView(Protocol):
+    """A long sync, as far as it is."""
+
+    def shown(self) -> dict[str, Any]: ...
+
+
+class SyncPages(Protocol):
+    """Rows by page, from 1 on; and how many there are."""
+
+    async def page(self, enterprise: str, *, page: int, limit: int) -> tuple[list[dict[str, Any]], int]: ...
+
+    async def stats(self, enterprise: str) -> dict[str, Any]: ...
+
+
+class SyncJobsPort(Protocol):
+    async def last(self, enterprise: str) -> SyncJobView | None: ...
+
+
+class SyncPort(Protocol):
+    """Bitrix24's two-way sync."""
+
+    @property
+    def mappings(self) -> SyncPages: ...
+    @property
+    def errors(self) -> SyncPages: ...
+    @property
+    def jobs(self) -> SyncJobsPort: ...
+
+    async def heard(self, enterprise: str, entity_type: str, entity_id: int) -> bool:
+        """An entity changed at the portal. False: the sync is off."""
+
+    async def start(self, enterprise: str, direction: str, filters: Mapping[str, Any]) -> str:
+        """Gives the job's id. Raises VochidError (wrong_state)."""
+
+    async def job(self, enterprise: str, job: str) -> SyncJobView:
+        """Raises NotFound."""
+
+    async def retry(self, enterprise: str, error_id: int) -> None:
+        """Raises NotFound."""
+
+    async def stats(self, enterprise: str) -> dict[str, Any]: ...
+
+    async def waiting(self, enterprise: str) -> dict[str, int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """Filled by daemon/app.py. A part that is None has no place on the pages; `registering`: the CRMs that vochid registers itself at;
@@ -175,6 +220,7 @@ class Joined:
     consent: ConsentPort | None = None
     credentials: Callable[[str, str], Awaitable[CredentialState | None]] | None = None
     amocrm: AmoCrmPort | None = None
+    bitrix24_sync: SyncPort | None = None
     with_managers: tuple[str, ...] = ()
     lines: Callable[[str, str], Awaitable[Mapping[str, str]]] | None = None  # what a CRM calls each of our lines that it knows; raises VochidError
     with_lines: tuple[str, ...] = ()

@@ -38,6 +38,7 @@ from daemon.settings import Listen, Settings
 from daemon.store.audit import AuditLog
 from daemon.store.calls import CallRepository
 from daemon.store.consents import Consents
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.glance import glance, troubled
 from daemon.store.inbound_tokens import InboundTokens
 from daemon.store.leases import Leases
@@ -52,6 +53,7 @@ from daemon.wiring.afterwards import Afterwards
 from daemon.wiring.alerts import Alerts
 from daemon.wiring.amocrm import AmoCrmDoors
 from daemon.wiring.asks import PbxAsks
+from daemon.wiring.bitrix24_jobs import open_bitrix24_sync
 from daemon.wiring.clicks import open_clicks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
@@ -114,6 +116,9 @@ class App:
         recordings = open_recordings(settings, db, tenants, outbox, crm, dispatcher, vault, egress)
         at_stop(recordings.stop)
         desk = self._desk = open_desk(db, tenants, crm, dispatcher, live, sessions, recordings, vault, settings.base_url)
+        record_store = CrmRecordRepository(db)
+        sync, sync_jobs = open_bitrix24_sync(db, tenants, crm, record_store, dispatcher, self.owner)
+        at_stop(sync_jobs.stop)
         recorder = Recorder(db, leases, crm)
         afterwards = Afterwards(settings, db, tenants, recorder, crm, dispatcher)
         await afterwards.keep_house()
@@ -130,7 +135,7 @@ class App:
         at_stop(asks.stop)
         tenants.on_erased(asks.lookup.settings_changed)
         tenants.on_erased(lambda _: recordings.forget_copies())
-        records, callers = open_records(db, tenants, asks.lookup)
+        records, callers = open_records(db, record_store, tenants, asks.lookup)
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
@@ -159,6 +164,7 @@ class App:
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             credentials=keeper.state,
             amocrm=AmoCrmDoors(db, tenants, crm, asks.lookup, dispatcher.wake, settings.base_url),
+            bitrix24_sync=sync,
             consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
         services = Services(
@@ -190,7 +196,7 @@ class App:
             close_missed=afterwards.close_missed,
             differences=afterwards.differences,
             explain=Explain(db, tenants),
-            erasure=Erasure(db, tenants, audit, records.repository),
+            erasure=Erasure(db, tenants, audit, record_store),
             desk=Desk(db),
             reports=reports,
             connections=overview.connections,
@@ -219,6 +225,7 @@ class App:
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
             "credentials": keeper.run,
+            "bitrix24 sync": sync_jobs.run,
             "reports": ReportKeeper(reports, lambda: {number: one.enterprise.timezone for number, one in tenants.all().items()}).run,
             "housekeeping": self._keep_house,
             "attachments": desk.attachments.run,

@@ -69,7 +69,8 @@ create table bitrix24_sync_mappings (
   last_sync_at timestamptz not null default now(),
   sync_direction text not null check (sync_direction in ('to', 'from')),  -- which way the last change went
   agreed jsonb not null default '{}',    -- local field -> the value that both sides had when they were last equal
-  written jsonb not null default '[]',   -- digests of what we wrote there of late: an event that shows one of them is our echo
+  shown jsonb not null default '{}',     -- local field -> what the portal shows by itself although the field is empty
+  written jsonb not null default '[]',   -- digests of what was there before and after our writes of late: late news and echoes
   remote_changed_at timestamptz,
   conflicts jsonb not null default '[]', -- of late: {"field", "at", "local", "remote", "won"}
   tasks jsonb not null default '[]',     -- a deal's tasks: {"id", "title", "status", "url"}
@@ -86,6 +87,7 @@ create table integration_errors (
   operation text not null,               -- sync_to, sync_from, event, ...
   error_type text not null check (error_type in ('auth', 'network', 'validation', 'limit')),
   message text not null,
+  record text,                           -- the outbox's lane: a record has one open error
   local_type text,
   local_id bigint,
   remote_type text,
@@ -96,6 +98,7 @@ create table integration_errors (
   created_at timestamptz not null default now(),
   primary key (enterprise_number, id)
 );
+create unique index integration_errors_open on integration_errors (enterprise_number, integration_type, record) where resolved_at is null;
 create index integration_errors_newest on integration_errors (enterprise_number, id desc);
 create index integration_errors_due on integration_errors (next_try_at) where resolved_at is null and next_try_at is not null;
 

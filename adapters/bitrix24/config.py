@@ -78,6 +78,11 @@ class Bitrix24Settings(IntegrationSettings):
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
+    def is_russian(self) -> bool:
+        """Whether the portal's people read Russian, by its zone."""
+        return (urlsplit(self.portal).hostname or "").endswith(_NEAR)
+
+    @property
     def webhook_user(self) -> str | None:
         """The user in whose name the webhook acts."""
         return self.webhook_url.get_secret_value().split("/")[-2] if self.webhook_url is not None else None
@@ -89,5 +94,4 @@ class Bitrix24Settings(IntegrationSettings):
             return self.oauth_server
         host = urlsplit(named if named and "://" in named else f"https://{named}").hostname if named else None
         known = next((server for server in OAUTH_SERVERS if urlsplit(server).hostname == host), None)
-        is_near = (urlsplit(self.portal).hostname or "").endswith(_NEAR)
-        return known or OAUTH_SERVERS[0 if is_near else 1]
+        return known or OAUTH_SERVERS[0 if self.is_russian else 1]

@@ -17,9 +17,10 @@ from adapters.bitrix24.config import Bitrix24Settings
 from adapters.bitrix24.limits import POLICY
 from adapters.bitrix24.lookup import look_up
 from adapters.bitrix24.rules import makes_entity, settled_rule
+from adapters.bitrix24.sync_portal import equalise
 from daemon.model.call import Call, Direction
 from daemon.model.crm import CrmUser, Registered, Registration, Responsible
-from daemon.model.delivery import Check, Delivery, Kind, Outcome, Planned, Policy, Priority
+from daemon.model.delivery import Check, Delivery, Kind, Outcome, Planned, Policy, Priority, Retry
 from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange, CalledBack, Ended, RecordingAdded, Ringing, StoppedRinging
 
@@ -60,9 +61,13 @@ class Bitrix24:
         return planned
 
     async def deliver(self, connection: Connection, batch: Sequence[Delivery]) -> Sequence[Outcome]:
+        if batch[0].kind is Kind.SYNC:
+            return await equalise(connection, batch)
         return await telling.tell(connection, batch)
 
     async def reconcile(self, connection: Connection, delivery: Delivery) -> Outcome:
+        if delivery.kind is Kind.SYNC:
+            return Retry("it is looked for before it is made", after_s=0)
         return await telling.reconcile(connection, delivery)
 
     async def check(self, connection: Connection) -> Sequence[Check]:

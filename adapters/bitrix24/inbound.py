@@ -1,4 +1,5 @@
-"""What a portal's events say: ONEXTERNALCALLSTART (a click on a number) and ONEXTERNALCALLBACKSTART (the call-back form). Pure.
+"""What a portal's events say: ONEXTERNALCALLSTART (a click on a number), ONEXTERNALCALLBACKSTART (the call-back form), and that a contact, a company or
+a deal was added, changed or deleted (ONCRM…; they carry its id and nothing else). Pure.
 
 A form with PHP's nested names, in any order; an outbound webhook and an application send different sets of them, and some were seen missing.
 What is not known is ignored; a name that is sent twice with different values is refused, for nobody can tell which of them is meant.
@@ -7,12 +8,14 @@ What is not known is ignored; a name that is sent twice with different values is
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_LENGTH = 500
 CALL_START, CALLBACK_START = "ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART"
 CALLBACK_CLICK = "callback:"
+_ENTITY = re.compile(r"ONCRM(CONTACT|COMPANY|DEAL)(?:ADD|UPDATE|DELETE)")
 TOKEN = "AUTH[APPLICATION_TOKEN]"  # noqa: S105
 
 Pairs = Iterable[tuple[str, str]]
@@ -32,7 +35,7 @@ class PortalEvent:
     """An event, nothing in it believed yet. `key` names it: the same event that comes again has the same.
 
     wants_call: somebody is to be called. `user_id`: who clicked; None for a call-back, where whoever looks after the customer calls.
-    `call_id`: the portal's call, which it has registered itself.
+    `call_id`: the portal's call, which it has registered itself. `entity`: contact, company or deal, and its id, of an event about one.
     """
 
     name: str
@@ -41,6 +44,7 @@ class PortalEvent:
     user_id: str | None = None
     line: str | None = None
     call_id: str | None = None
+    entity: tuple[str, int] | None = None
 
     @property
     def wants_call(self) -> bool:
@@ -57,6 +61,10 @@ def read_event(pairs: Pairs) -> PortalEvent:
     """Reads the form. Raises BadInbound."""
     found = _read(pairs)
     name = found.get("EVENT", "").upper()
+    if (about := _ENTITY.fullmatch(name)) is not None:
+        if (number := _id(found.get("DATA[FIELDS][ID]"))) is None:
+            raise BadInbound("data[FIELDS][ID] is missing: which one it is about", "data[FIELDS][ID]", "missing_parameter")
+        return PortalEvent(name, f"{name}:{number}", entity=(about[1].lower(), int(number)))
     if name not in (CALL_START, CALLBACK_START):
         return PortalEvent(name, "")
     phone = found.get("DATA[PHONE_NUMBER_INTERNATIONAL]") or found.get("DATA[PHONE_NUMBER]", "")

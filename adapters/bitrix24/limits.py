@@ -16,11 +16,12 @@ USERS_PER_PAGE = 50
 
 POLICY = Policy(
     # attachRecord answers when the portal has fetched the file.
-    deadline_s={Kind.POPUP: 3.0, Kind.HANGUP: 3.0, Kind.JOURNAL: 12.0, Kind.RECORDING: 40.0},
+    deadline_s={Kind.POPUP: 3.0, Kind.HANGUP: 3.0, Kind.JOURNAL: 12.0, Kind.RECORDING: 40.0, Kind.SYNC: 40.0},
     # Deliveries in one request; one of them is at most two or three of the 50 commands.
-    batch={Kind.POPUP: 12, Kind.HANGUP: 25, Kind.JOURNAL: 15, Kind.RECORDING: 5},
-    # register answers the same CALL_ID for the same EXTERNAL_CALL_ID, show and hide only set a state, a second record replaces the first.
-    repeatable=frozenset({Kind.POPUP, Kind.HANGUP, Kind.RECORDING}),
+    batch={Kind.POPUP: 12, Kind.HANGUP: 25, Kind.JOURNAL: 15, Kind.RECORDING: 5, Kind.SYNC: 50},
+    # register answers the same CALL_ID for the same EXTERNAL_CALL_ID, show and hide only set a state, a second record replaces the first, and
+    # an entity is looked for before it is made.
+    repeatable=frozenset({Kind.POPUP, Kind.HANGUP, Kind.RECORDING, Kind.SYNC}),
     rates={
         POPUP: Leak("portal", 48, PER_S),
         FINISH: Leak("portal", 36, PER_S),
@@ -30,4 +31,5 @@ POLICY = Policy(
     },
     concurrency=8,
     kept_for_popups=2,
+    one_at_a_time=frozenset({Kind.SYNC}),
 )

@@ -27,6 +27,7 @@ STATES = {
 KINDS = {
     "popup": N_("Popup"), "hangup": N_("End of popup"), "journal": N_("Journal entry"), "recording": N_("Recording"), "called_back": N_("Called back"),
     "ticket": N_("Ticket"), "message": N_("Message"), "status": N_("Status"), "task": N_("Task or lead by rule"), "order": N_("Order"),
+    "sync": N_("Sync of a record"),
 }  # fmt: skip
 REASONS = {
     "paused": N_("the enterprise is paused"), "disabled": N_("the integration is switched off"), "internal": N_("internal calls are never told to CRMs"),

@@ -12,7 +12,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -45,7 +45,7 @@ class _Worker:
 
     health: Health = field(default_factory=Health)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    in_flight: set[asyncio.Task[None]] = field(default_factory=set)
+    in_flight: dict[asyncio.Task[None], Kind] = field(default_factory=dict)
     needs_reauth: bool = False
     running: bool = False
     is_behind: bool = False  # more may be due than there was room for
@@ -151,7 +151,8 @@ class Dispatcher:
         """Claims as much as there is room for; gives whether there may be more, and room for it."""
         claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
         worker.is_behind = may_go_on = False
-        for kinds, kept in _shares(port.policy):
+        at_work = port.policy.one_at_a_time.intersection(worker.in_flight.values())
+        for kinds, kept in _shares(port.policy, at_work):
             room, is_all = self._room(worker, port) - kept, False
             if room > 0:
                 claims = await self._outbox.claim(*key, port.policy, kinds, room, claim_s)
@@ -165,8 +166,8 @@ class Dispatcher:
     def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
         worker.health.begin(time.monotonic())
         task = self._supervisor.job("/".join(key), self._attempt(key, worker, port, batch))
-        worker.in_flight.add(task)
-        task.add_done_callback(worker.in_flight.discard)
+        worker.in_flight[task] = batch[0].delivery.kind
+        task.add_done_callback(lambda done: worker.in_flight.pop(done, None))
 
     async def _attempt(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
         kind = batch[0].delivery.kind
@@ -198,7 +199,7 @@ class Dispatcher:
         """An attempt has left its room, and its lane."""
         task = asyncio.current_task()
         assert task is not None
-        worker.in_flight.discard(task)
+        worker.in_flight.pop(task, None)
         if is_more or worker.is_behind:
             self.wake(*key)
 
@@ -298,9 +299,9 @@ def _final(attempt: Attempt) -> Attempt:
     return attempt
 
 
-def _shares(policy: Policy) -> list[tuple[list[Kind], int]]:
-    """What is claimed together, and how much room is kept from it for what matters more."""
-    kinds = list(policy.deadline_s)
+def _shares(policy: Policy, at_work: Collection[Kind]) -> list[tuple[list[Kind], int]]:
+    """What is claimed together, and how much room is kept from it for what matters more; without kinds of which no more may be in flight."""
+    kinds = [kind for kind in policy.deadline_s if kind not in at_work]
     if not policy.kept_for_popups:
         return [(kinds, 0)]
     return [([kind for kind in kinds if kind in POPUPS], 0), ([kind for kind in kinds if kind not in POPUPS], policy.kept_for_popups)]

@@ -73,7 +73,8 @@ class Outbox:
         for row in rows:
             claimed = Claimed(_delivery(row), row["uncertain"], row["waited_s"])
             kind = claimed.delivery.kind
-            if kind not in batched or claimed.is_uncertain or claimed.delivery.attempt > 1:
+            is_fresh = not claimed.is_uncertain and claimed.delivery.attempt == 1
+            if kind not in batched or not (is_fresh or kind in policy.one_at_a_time):
                 requests.append([claimed])
             elif kind in batches:
                 batches[kind].append(claimed)

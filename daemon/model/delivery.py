@@ -25,6 +25,7 @@ class Kind(StrEnum):
     STATUS = "status"
     TASK = "task"  # what rules make of a call: a task, a lead; and that it is done
     ORDER = "order"  # somebody's order, a record of its own
+    SYNC = "sync"  # a record of ours and its counterpart at the CRM are made equal
 
 
 class Priority(IntEnum):
@@ -199,7 +200,8 @@ class Policy:
     deadline_s: per kind that the CRM is told, for one attempt. batch: how many of a kind go in one request. repeatable: kinds that
     the CRM itself recognises as the same when they are sent again, so that an Ambiguous one may simply be repeated.
     concurrency: requests in flight per CRM account. kept_for_popups: how many of them no other batched kind takes, where those wait long for
-    their places. mp3: the CRM plays recordings as MP3 only.
+    their places. one_at_a_time: kinds of which one request is in flight per connection, whatever is due: they can wait, and
+    take nobody's room. mp3: the CRM plays recordings as MP3 only.
     """
 
     deadline_s: Mapping[Kind, float]
@@ -209,6 +211,7 @@ class Policy:
     concurrency: int
     mp3: bool = False
     kept_for_popups: int = 0
+    one_at_a_time: frozenset[Kind] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ CONTRACT_NUMBERS = "crm_contracts_enterprise_number_number_key"
 class Records:
     """All enterprises' records. `country` gives an enterprise's, ISO 3166; `changed` is called with the enterprise and the phones that a change touched."""
 
-    def __init__(self, db: Database, country: Callable[[str], str], changed: Callable[[str, Sequence[str]], None]) -> None:
+    def __init__(self, db: Database, repository: CrmRecordRepository, country: Callable[[str], str], changed: Callable[[str, Sequence[str]], None]) -> None:
         self._db = db
         self._country = country
         self._changed = changed
-        self.repository = CrmRecordRepository(db)
+        self.repository = repository
         self.links = RecordLinks(db)
 
     async def page(self, enterprise: str, kind: RecordType, asked: RecordFilter, *, before: int | None, limit: int) -> tuple[list[CrmRecord], int | None]:

@@ -90,7 +90,18 @@ def _stored(row: Any, phones: list[dict[str, str]]) -> StoredEnterprise:
 
 async def _purge(connection: Connection, enterprise: str) -> None:
     """Deletes all that is stored of a tenant besides its settings; inside the tenant's transaction."""
-    calls = ("deliveries", "lane_memory", "connections", "integration_logs", "originate_requests", "posted_events", "legs", "calls", "call_traces", "pbx_states")
+    calls = (
+        "deliveries",
+        "lane_memory",
+        "connections",
+        "integration_logs",
+        "originate_requests",
+        "posted_events",
+        "legs",
+        "calls",
+        "call_traces",
+        "pbx_states",
+    )
     records = ("crm_objects", "crm_contracts", "crm_users", "crm_companies", "integration_errors", "sync_jobs")
     for table in ("support_tickets", *calls, *records, "report_days", "report_calls", "report_callbacks", "report_told"):
         await connection.execute(f"delete from {table} where enterprise_number = $1", enterprise)

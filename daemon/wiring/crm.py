@@ -160,7 +160,9 @@ class AdapterPort:
         limiter = self.crm.limiters.setdefault(self.account, AccountLimiter(self.policy.rates))
         http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, [*_secrets_of(self.settings), *masked], self.observe)
         desk = self.crm.desks(self.tenant.number) if self.crm.desks is not None and self.adapter.name == "tickets" else None
-        return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name), desk)
+        room = self.crm.syncs.get(self.adapter.name)
+        sync = room(self.tenant.number) if room is not None else None
+        return Connection(self.tenant, self.settings, http, self.crm.tokens(self.tenant.number, self.adapter.name), desk, sync)
 
 
 class Crm:
@@ -177,6 +179,7 @@ class Crm:
         self.limiters: dict[str, AccountLimiter] = {}
         self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
         self.desks: Callable[[str], Desk] | None = None  # likewise
+        self.syncs: dict[str, Callable[[str], Any]] = {}  # likewise, by integration
 
     def tokens(self, enterprise: str, integration: str) -> ConnectionTokens:
         """Where this connection's renewing credentials are kept."""

@@ -8,13 +8,14 @@ from daemon.errors import NotFound
 from daemon.lookup.service import Lookup
 from daemon.records.known import Callers
 from daemon.records.service import Records
+from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.known_customers import KnownCustomers
 from daemon.store.pool import Database
 from daemon.tenants.service import Tenants
 from daemon.wiring.lookup import RECORDS
 
 
-def open_records(db: Database, tenants: Tenants, lookup: Lookup) -> tuple[Records, Callers]:
+def open_records(db: Database, repository: CrmRecordRepository, tenants: Tenants, lookup: Lookup) -> tuple[Records, Callers]:
     """The records, and whom numbers belong to by them; a change is heard by both who show callers and who look them up."""
     callers = Callers(KnownCustomers(db))
 
@@ -28,4 +29,4 @@ def open_records(db: Database, tenants: Tenants, lookup: Lookup) -> tuple[Record
         callers.forget(enterprise)
         lookup.forget(enterprise, RECORDS, phones)
 
-    return Records(db, country, changed), callers
+    return Records(db, repository, country, changed), callers

@@ -25,6 +25,7 @@ from aiohttp import web
 
 from lab.crm.bitrix24_crm import Office
 from lab.crm.bitrix24_data import PAGE, Params, PortalCall, PortalData, PortalUser, RestError, Switches, Tokens, nested
+from lab.crm.bitrix24_entities import CRM_EVENTS, EventQueue
 from lab.crm.bitrix24_telephony import Telephony
 
 MAX_BATCH = 50
@@ -85,6 +86,7 @@ class Bitrix24Sandbox:
         self._level, self._level_at = 0.0, time.monotonic()
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.events = EventQueue(self)
         self._telephony = Telephony(self)
         self.methods = {**self._telephony.methods, **Office(self).methods}
 
@@ -111,6 +113,7 @@ class Bitrix24Sandbox:
         return self.url
 
     async def stop(self) -> None:
+        await self.events.stop()
         if self._runner is None:
             return
         server = self._runner.server
@@ -144,6 +147,15 @@ class Bitrix24Sandbox:
         """An hour passes for every access token there is."""
         for each in self.data.grants:
             each.expires_at = 0.0
+
+    def tell(self, event: str, entity_id: int) -> None:
+        """Puts an event about an entity into the portal's queue, where somebody wants to hear it."""
+        if any(what == event for what, _ in self.data.handlers):
+            self.events.put(event, entity_id)
+
+    def listen(self, handler: str) -> None:
+        """An outbound webhook for everything that happens to contacts, companies and deals."""
+        self.data.handlers += [(event, handler) for event in CRM_EVENTS]
 
     def finished(self) -> list[PortalCall]:
         return self.data.finished()

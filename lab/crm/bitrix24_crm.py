@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from lab.crm.bitrix24_data import Params, RestError, digits
+from lab.crm.bitrix24_data import PAGE, Params, RestError
+from lab.crm.bitrix24_entities import CRM_EVENTS, Entities
 
 if TYPE_CHECKING:
     from lab.crm.bitrix24 import Bitrix24Sandbox
 
-EVENTS = ("ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART")
-_ENTITIES = {"contact": "CONTACT", "lead": "LEAD", "company": "COMPANY"}
+EVENTS = ("ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART", *CRM_EVENTS)
 Method = Callable[[Params], Awaitable[Any]]
 
 
@@ -24,11 +24,9 @@ class Office:
             "user.get": self._users, "user.current": self._current, "user.update": self._user_update, "profile": self._current, "scope": self._scope,
             "app.info": self._app_info, "event.bind": self._bind, "event.unbind": self._unbind, "event.get": self._events,
             "crm.duplicate.findbycomm": self._duplicates, "tasks.task.add": self._task_add, "tasks.task.get": self._task_get,
-            "tasks.task.complete": self._task_complete,
+            "tasks.task.complete": self._task_complete, "tasks.task.list": self._task_list,
         }  # fmt: skip
-        for name, kind in _ENTITIES.items():
-            self.methods[f"crm.{name}.add"] = self._adder(kind)
-            self.methods[f"crm.{name}.get"] = self._getter(kind)
+        self.methods |= Entities(box).methods
 
     # -- users ---------------------------------------------------------------------------------------------------------------------
 
@@ -83,36 +81,7 @@ class Office:
     async def _events(self, _: Params) -> Any:
         return [{"event": event, "handler": handler, "auth_type": "0", "offline": 0} for event, handler in self._box.data.handlers]
 
-    # -- CRM objects --------------------------------------------------------------------------------------------------------------------
-
-    def _adder(self, kind: str) -> Method:
-        async def add(params: Params) -> Any:
-            fields = params.get("fields")
-            if not isinstance(fields, dict):
-                raise RestError(400, "", "Parameter 'fields' must be array.")
-            phones = fields.get("PHONE") or []
-            if not isinstance(phones, list) or any(not isinstance(phone, dict) or not digits(str(phone.get("VALUE", ""))) for phone in phones):
-                raise RestError(400, "", "PHONE is a multiple field")
-            name = " ".join(str(fields[key]) for key in ("TITLE", "NAME", "LAST_NAME") if fields.get(key))
-            if not name:
-                raise RestError(400, "", 'The field "TITLE" is required' if kind == "LEAD" else 'The field "NAME" is required')
-            assigned = str(fields.get("ASSIGNED_BY_ID") or self._box.webhook_user)
-            return self._box.data.add_entity(kind, name, [phone["VALUE"] for phone in phones], assigned, fields).id
-
-        return add
-
-    def _getter(self, kind: str) -> Method:
-        async def get(params: Params) -> Any:
-            number = params.text("id")
-            if not number.isdecimal():
-                raise RestError(400, "", "ID is not defined or invalid.")
-            entity = self._box.data.entities.get((kind, int(number)))
-            if entity is None:
-                raise RestError(400, "", "Not found")
-            phones = [{"ID": str(i), "VALUE": f"+{phone}", "VALUE_TYPE": "WORK", "TYPE_ID": "PHONE"} for i, phone in enumerate(entity.phones, 1)]
-            return {"ID": str(entity.id), "NAME": entity.name, "ASSIGNED_BY_ID": entity.assigned, "HAS_PHONE": "Y" if phones else "N", "PHONE": phones}
-
-        return get
+    # -- duplicates ---------------------------------------------------------------------------------------------------------------------
 
     async def _duplicates(self, params: Params) -> Any:
         kind, values = params.text("type"), params.get("values")
@@ -144,6 +113,13 @@ class Office:
 
     async def _task_get(self, params: Params) -> Any:
         return {"task": self._task_json(self._task_id(params))}
+
+    async def _task_list(self, params: Params) -> Any:
+        wanted = params.get("filter", {})
+        about = wanted.get("UF_CRM_TASK") if isinstance(wanted, dict) else None
+        abouts = {str(one) for one in (about if isinstance(about, list) else [about])}
+        found = [key for key, task in self._box.data.tasks.items() if about is None or abouts & set(map(str, task.get("UF_CRM_TASK") or []))]
+        return {"tasks": [self._task_json(key) for key in sorted(found, key=int)[:PAGE]]}
 
     async def _task_complete(self, params: Params) -> Any:
         task_id = self._task_id(params)

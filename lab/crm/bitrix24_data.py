@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 PAGE = 50
@@ -49,6 +50,12 @@ class Switches:
     is_overloaded: bool = False
     is_free_plan: bool = False
     partial_users: bool = False  # user.get counts more than it gives
+    default_dates: bool = True  # a deal that is made without dates gets today and a week from today
+    dates_clear: bool = True  # an empty date clears it
+    html_comments: bool = False  # line breaks in comments come back as <br>
+    event_delay_s: float = 0.0
+    events_shuffled: bool = False
+    stale_reads: int = 0  # so many reads of one entity show it as it was before its last change
     latency_s: float = 0.0
     fail_next: deque[str] = field(default_factory=deque)
 
@@ -103,7 +110,7 @@ class PortalCall:
 
 @dataclass
 class Entity:
-    """A lead, a contact or a company."""
+    """A lead, a contact, a company or a deal. `multi`: PHONE and EMAIL as their rows; `before`: its fields before the last change, as they are read."""
 
     id: int
     kind: str
@@ -111,6 +118,9 @@ class Entity:
     phones: list[str]
     assigned: str
     fields: dict[str, Any] = field(default_factory=dict)
+    multi: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    before: dict[str, Any] | None = None
+    changes: int = 0
 
 
 @dataclass
@@ -130,6 +140,8 @@ class PortalData:
         self.users = {user.id: user for user in users}
         self.calls: dict[str, PortalCall] = {}
         self.entities: dict[tuple[str, int], Entity] = {}
+        self.ids: dict[str, list[int]] = defaultdict(list)  # by kind, ascending
+        self.by_origin: dict[tuple[str, str], list[int]] = {}
         self.tasks: dict[str, dict[str, Any]] = {}
         self.lines: dict[str, dict[str, Any]] = {}
         self.handlers: list[tuple[str, str]] = []
@@ -151,11 +163,25 @@ class PortalData:
     def add_entity(self, kind: str, name: str, phones: list[str], assigned: str, fields: dict[str, Any] | None = None) -> Entity:
         entity = Entity(self.new_id(), kind, name, [digits(phone) for phone in phones], assigned, fields or {})
         self.entities[kind, entity.id] = entity
+        self.ids[kind].append(entity.id)
+        self.touch(entity, is_new=True)
         return entity
+
+    def touch(self, entity: Entity, *, is_new: bool = False) -> None:
+        """It changed now; the portal's clock tells whole seconds."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        entity.fields |= {"DATE_MODIFY": at, **({"DATE_CREATE": at} if is_new else {})}
+        entity.changes += 1
+
+    def remove_entity(self, entity: Entity) -> None:
+        del self.entities[entity.kind, entity.id]
+        self.ids[entity.kind].remove(entity.id)
+        if (origin := entity.fields.get("ORIGIN_ID")) and (ids := self.by_origin.get((entity.kind, origin))):
+            ids.remove(entity.id)
 
     def find_entities(self, phone: str) -> list[Entity]:
         """By the number's digits, contacts first."""
-        order = ("CONTACT", "COMPANY", "LEAD")
+        order = ("CONTACT", "COMPANY", "LEAD", "DEAL")
         return sorted((e for e in self.entities.values() if digits(phone) in e.phones), key=lambda e: (order.index(e.kind), e.id))
 
     def finished(self) -> list[PortalCall]:

@@ -184,7 +184,7 @@ async def test_afterwards_the_number_is_nowhere_and_the_report_says_what_went(ho
     assert not (directory / "2026/out-375296254070.mp3").exists()
     assert done["found"] == {
         "calls": 3, "legs": 4, "missed": 1, "traces": 2, "lane memories": 1, "deliveries": 4, "deliveries of others": 3, "log lines": 2, "tickets": 1,
-        "mentions in other tickets": 7, "clicks": 1, "orders": 1, "recordings": 1,
+        "mentions in other tickets": 7, "records": 2, "mentions in other records": 3, "clicks": 1, "orders": 1, "recordings": 1,
     }  # fmt: skip
     assert (done["still_live"], done["in_settings"], done["recordings_left"]) == (1, False, [])
     assert await owner.fetchval("select count(*) from calls") == calls_before, "calls stay, and count"

@@ -1,0 +1,296 @@
+"""Bitrix24's sync on a real database and a portal in a box: what changes on either side comes to the other, once, and nothing comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from adapters.bitrix24.deliver import Bitrix24
+from daemon.delivery.rate import AccountLimiter
+from daemon.errors import NotFound, VochidError
+from daemon.model.crm_record import LOCAL, CrmRecord, RecordType
+from daemon.model.delivery import Leak, Rate
+from daemon.store.crm_records import CrmRecordRepository, RecordFilter
+from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
+from daemon.wiring.bitrix24_jobs import Bitrix24Jobs, open_bitrix24_sync
+from daemon.wiring.bitrix24_sync import Bitrix24Sync
+from lab.crm.bitrix24 import Bitrix24Sandbox
+from lab.crm.bitrix24_data import Entity
+from tests.rig import NUMBER, Rig, rig
+
+FAST = {name: Leak("portal", 1_000, 1_000.0) if isinstance(rate, Leak) else Rate(1_000, 1.0) for name, rate in Bitrix24.policy.rates.items()}
+
+
+@dataclass
+class Both:
+    """Two sides and what joins them."""
+
+    rig: Rig
+    box: Bitrix24Sandbox
+    records: CrmRecordRepository
+    sync: Bitrix24Sync
+    jobs: Bitrix24Jobs
+
+    async def make(self, kind: RecordType, **fields: Any) -> CrmRecord:
+        async with self.rig.db.tenant(NUMBER) as connection:
+            return await self.records.make(connection, NUMBER, kind, fields, LOCAL)
+
+    async def change(self, kind: RecordType, record_id: int, **fields: Any) -> CrmRecord:
+        async with self.rig.db.tenant(NUMBER) as connection:
+            return await self.records.change(connection, NUMBER, await self.records.locked(connection, NUMBER, kind, record_id), fields, LOCAL)
+
+    async def delete(self, kind: RecordType, record_id: int) -> None:
+        async with self.rig.db.tenant(NUMBER) as connection:
+            await self.records.delete(connection, NUMBER, await self.records.locked(connection, NUMBER, kind, record_id), LOCAL)
+
+    async def get(self, kind: RecordType, record_id: int) -> Mapping[str, Any]:
+        return (await self.records.get(NUMBER, kind, record_id)).fields
+
+    async def all(self, kind: RecordType) -> list[CrmRecord]:
+        return await self.records.page(NUMBER, kind, RecordFilter(), limit=500)
+
+    async def settled(self) -> list[dict[str, Any]]:
+        """Waits until nothing is due."""
+        self.rig.dispatcher.wake(NUMBER, "bitrix24")
+        return await self.rig.settled(30)
+
+    async def told(self) -> None:
+        """Waits until the portal's events were heard and nothing is due."""
+        async with asyncio.timeout(30):
+            while not self.box.events.is_empty:
+                await asyncio.sleep(0.02)
+        await self.settled()
+
+    async def finished(self, job: str) -> dict[str, Any]:
+        async with asyncio.timeout(30):
+            while (shown := (await self.sync.job(NUMBER, job)).shown())["state"] in ("queued", "running"):
+                await asyncio.sleep(0.05)
+        return shown
+
+    def entities(self, kind: str) -> list[Entity]:
+        return [entity for (one, _), entity in sorted(self.box.data.entities.items()) if one == kind]
+
+    async def there(self, kind: str, entity_id: int, **fields: Any) -> None:
+        """Somebody changes an entity at the portal, and we hear of it."""
+        method = self.box.methods[f"crm.{kind}.update"]
+        from lab.crm.bitrix24_data import Params
+
+        await method(Params({"id": entity_id, "fields": fields}))
+        assert await self.sync.heard(NUMBER, kind, entity_id)
+
+    async def mappings(self) -> list[dict[str, Any]]:
+        return (await self.sync.mappings.page(NUMBER, page=1, limit=500))[0]
+
+
+@asynccontextmanager
+async def both(db: Database, **settings: Any) -> AsyncIterator[Both]:
+    box = Bitrix24Sandbox()
+    box.switches.limited = False
+    await box.start()
+    supervisor = Supervisor("test")
+    try:
+        async with rig(db, Bitrix24(), box.settings(**settings)) as built:
+            built.crm.limiters[f"bitrix24 {box.url}"] = AccountLimiter(FAST)
+            records = CrmRecordRepository(db)
+            sync, jobs = open_bitrix24_sync(db, built.tenants, built.crm, records, built.dispatcher, "test")
+            supervisor.serve("jobs", jobs.run)
+            yield Both(built, box, records, sync, jobs)
+            await supervisor.stop()
+            await jobs.stop()
+    finally:
+        await supervisor.stop()
+        await box.stop()
+
+
+async def test_what_is_made_and_changed_here_goes_out_and_its_echo_changes_nothing(db: Database) -> None:
+    async with both(db) as b:
+        company = await b.make(RecordType.COMPANY, name="ООО «Восток»", phone="+375171112233")
+        contract = await b.make(RecordType.CONTRACT, number="7/26", starts_on="2026-03-01", company_id=company.id)
+        thing = await b.make(RecordType.OBJECT, name="Трактор", description="синий\nс ковшом", imei="350000000000017", type="машина", contract_id=contract.id)
+        user = await b.make(RecordType.USER, name="Ирина Лис", email="i@example.com", phone="+375291112233", role="Диспетчер")
+        await b.settled()
+        (there,) = b.entities("COMPANY")
+        deals = {entity.fields["TITLE"]: entity for entity in b.entities("DEAL")}
+        (contact,) = b.entities("CONTACT")
+        assert (there.fields["TITLE"], there.phones) == ("ООО «Восток»", ["375171112233"])
+        assert set(deals) == {"7/26", "Трактор (7/26)"}
+        assert {deal.fields["COMPANY_ID"] for deal in deals.values()} == {str(there.id)}
+        assert (deals["7/26"].fields["BEGINDATE"], (await b.get(RecordType.CONTRACT, contract.id))["ends_on"]) == ("2026-03-01", None)
+        assert "IMEI: 350000000000017" in deals["Трактор (7/26)"].fields["COMMENTS"]
+        assert (contact.fields["NAME"], contact.fields["LAST_NAME"], contact.multi["EMAIL"][0]["VALUE"]) == ("Ирина", "Лис", "i@example.com")
+        assert "Роль: Диспетчер" in contact.fields["COMMENTS"] or "Role: Диспетчер" in contact.fields["COMMENTS"]
+        assert contact.fields["ORIGIN_ID"] == f"{NUMBER}:user:{user.id}"
+        made = {key: entity.changes for key, entity in b.box.data.entities.items()}
+        # Every event of ours, twice and in any order, changes nothing on either side.
+        for kind, entity in [*(("deal", one) for one in deals.values()), ("contact", contact), ("company", there)] * 2:
+            assert await b.sync.heard(NUMBER, kind, entity.id)
+        await b.settled()
+        assert {key: entity.changes for key, entity in b.box.data.entities.items()} == made
+        assert (await b.get(RecordType.OBJECT, thing.id)) == thing.fields
+        assert (await b.get(RecordType.USER, user.id)) == user.fields
+        # A change here, a change there of another field, and human words in the comments: all stay.
+        contact.fields["COMMENTS"] = f"Звонить после обеда\n{contact.fields['COMMENTS']}"
+        await b.change(RecordType.USER, user.id, role="Мастер")
+        await b.there("contact", contact.id, LAST_NAME="Лисова")
+        await b.settled()
+        assert (await b.get(RecordType.USER, user.id))["name"] == "Ирина Лисова"
+        assert contact.fields["COMMENTS"].startswith("Звонить после обеда\n")
+        assert "Мастер" in contact.fields["COMMENTS"]
+        # A contract's number is in its objects' titles.
+        await b.change(RecordType.CONTRACT, contract.id, number="8/26")
+        await b.settled()
+        assert {entity.fields["TITLE"] for entity in b.entities("DEAL")} == {"8/26", "Трактор (8/26)"}
+        assert len(b.entities("DEAL")) == 2
+        stats = await b.sync.stats(NUMBER)
+        assert set(stats) == {"mappings", "errors_count", "service_name", "generated_at"}
+        assert {name: stats["mappings"][name] for name in ("total_mappings", "object_mappings", "user_mappings", "contract_mappings")} == {
+            "total_mappings": 4, "object_mappings": 1, "user_mappings": 1, "contract_mappings": 1,
+        }  # fmt: skip
+        assert stats["errors_count"] == 0
+
+
+async def test_what_is_made_and_changed_there_comes_in(db: Database) -> None:
+    async with both(db) as b:
+        data, methods = b.box.data, b.box.methods
+        from lab.crm.bitrix24_data import Params
+
+        company = await methods["crm.company.add"](Params({"fields": {"TITLE": "Acme", "PHONE": [{"VALUE": "8 (017) 111-22-33"}]}}))
+        contract = await b.make(RecordType.CONTRACT, number="7/26")
+        await b.settled()
+        deal = await methods["crm.deal.add"](Params({"fields": {"TITLE": "Прицеп (7/26)"}}))
+        contact = await methods["crm.contact.add"](Params({"fields": {"NAME": "Пётр", "LAST_NAME": "Сыч"}}))
+        for kind, number in (("deal", deal), ("contact", contact)):
+            assert await b.sync.heard(NUMBER, kind, number)
+        await b.settled()
+        (thing,), (user,) = await b.all(RecordType.OBJECT), await b.all(RecordType.USER)
+        assert (thing.fields["name"], thing.fields["contract_id"], thing.changes["name"]["by"]) == ("Прицеп", contract.id, "bitrix24")
+        assert user.fields == {"name": "Пётр Сыч", "email": None, "phone": None, "role": None}
+        # The contract's deal is given a company that is not here yet: it is fetched first.
+        (contract_deal,) = [entity for entity in b.entities("DEAL") if entity.fields["TITLE"] == "7/26"]
+        await b.there("deal", contract_deal.id, COMPANY_ID=str(company))
+        await b.settled()
+        (acme,) = await b.all(RecordType.COMPANY)
+        assert acme.fields == {"name": "Acme", "phone": "+375171112233"}
+        assert (await b.get(RecordType.CONTRACT, contract.id))["company_id"] == acme.id
+        data.tasks["9000"] = {"TITLE": "Заменить датчик", "RESPONSIBLE_ID": "12", "status": "2", "UF_CRM_TASK": [f"D_{deal}"]}
+        await b.there("deal", deal, TITLE="Полуприцеп (7/26)")
+        await b.settled()
+        assert (await b.get(RecordType.OBJECT, thing.id))["name"] == "Полуприцеп"
+        tasks = next(one["tasks"] for one in await b.mappings() if one["local_type"] == "object")
+        assert tasks == [{"id": "9000", "title": "Заменить датчик", "status": "2"}]
+        # Deletions: the other side stays, and nothing is made again.
+        await methods["crm.contact.delete"](Params({"id": contact}))
+        await b.sync.heard(NUMBER, "contact", contact)
+        await b.delete(RecordType.OBJECT, thing.id)
+        await b.settled()
+        await b.change(RecordType.USER, user.id, role="Мастер")
+        await b.there("deal", deal, TITLE="Телега")
+        await b.settled()
+        assert (len(b.entities("CONTACT")), await b.all(RecordType.OBJECT)) == (0, [])
+        assert {(one["local_type"], one["deleted"]) for one in await b.mappings()} == {
+            ("user", "remote"), ("object", "local"), ("contract", None), ("company", None),
+        }  # fmt: skip
+
+
+async def test_both_change_the_same_field_and_the_later_one_stands(db: Database) -> None:
+    async with both(db) as b:
+        user = await b.make(RecordType.USER, name="Ирина Лис", role="Диспетчер")
+        await b.settled()
+        (contact,) = b.entities("CONTACT")
+        contact.fields["NAME"] = "Инна"
+        contact.fields["DATE_MODIFY"] = "2020-01-01T00:00:00+03:00"  # long before
+        await b.change(RecordType.USER, user.id, name="Ирина Рысь")
+        await b.settled()
+        assert (contact.fields["NAME"], contact.fields["LAST_NAME"]) == ("Ирина", "Рысь")
+        contact.fields |= {"NAME": "Инна", "DATE_MODIFY": "2090-01-01T00:00:00+03:00"}
+        await b.change(RecordType.USER, user.id, name="Ирма Рысь")
+        await b.settled()
+        assert (await b.get(RecordType.USER, user.id))["name"] == "Инна Рысь"
+        conflicts = (await b.mappings())[0]["conflicts"]
+        assert [(one["field"], one["won"], one["local"], one["remote"]) for one in conflicts][-1:] == [("name", "bitrix24", "Ирма Рысь", "Инна Рысь")]
+
+
+@pytest.mark.parametrize("fault", ["batch-lost", "500", "503-limit", "reset", "truncated"])
+async def test_whatever_becomes_of_an_answer_nothing_is_made_twice(db: Database, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from daemon.model.delivery import Kind
+
+    monkeypatch.setitem(Bitrix24.policy.deadline_s, Kind.SYNC, 1.0)  # type: ignore[arg-type]
+    async with both(db) as b:
+        async with b.rig.db.tenant(NUMBER) as connection:
+            for number in range(5):
+                await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
+        b.box.switches.fail_next.extend(["pass", fault])
+        b.rig.dispatcher.wake(NUMBER, "bitrix24")
+        async with asyncio.timeout(30):
+            while (left := await b.sync.waiting(NUMBER))["waiting"] + left["sending"] > 0:
+                await b.rig.hurry()
+                await asyncio.sleep(0.1)
+        assert sorted(entity.name for entity in b.entities("CONTACT")) == [f"Имя {number}" for number in range(5)]
+        assert len(await b.mappings()) == 5
+        assert (await b.sync.errors.stats(NUMBER))["total"] == 0
+
+
+async def test_a_failing_record_is_tried_three_times_then_shown_and_can_be_retried(db: Database) -> None:
+    async with both(db) as b:
+        b.box.scopes.discard("crm")
+        user = await b.make(RecordType.USER, name="Ирина Лис")
+        assert [delivery["state"] for delivery in await b.settled()] == ["dead"]
+        errors, total = await b.sync.errors.page(NUMBER, page=1, limit=10)
+        assert (total, errors[0]["error_type"], errors[0]["local_id"], errors[0]["next_try_at"]) == (1, "auth", user.id, None)
+        assert (await b.rig.outbox.connection_states(NUMBER)).get("bitrix24", {}).get("state", "ok") == "ok"  # calls go on
+        assert b.box.secret not in str(errors)
+        b.box.scopes.add("crm")
+        await b.sync.retry(NUMBER, errors[0]["id"])
+        await b.settled()
+        assert (len(b.entities("CONTACT")), (await b.sync.errors.stats(NUMBER))["total"]) == (1, 0)
+        with pytest.raises(NotFound):
+            await b.sync.retry(NUMBER, errors[0]["id"])
+        b.box.switches.fail_next.extend(["500"] * 3)
+        await b.change(RecordType.USER, user.id, role="Мастер")
+        b.rig.dispatcher.wake(NUMBER, "bitrix24")
+        async with asyncio.timeout(30):
+            while (await b.sync.waiting(NUMBER))["dead"] == 0:
+                await b.rig.hurry()
+                await asyncio.sleep(0.1)
+        (error,), _ = await b.sync.errors.page(NUMBER, page=1, limit=10)
+        assert (error["error_type"], error["attempts"], error["next_try_at"]) == ("network", 3, None)
+        assert (await b.sync.errors.stats(NUMBER))["by_type"] == {"auth": 0, "network": 1, "validation": 0, "limit": 0}
+
+
+async def test_long_syncs_take_everything_once_and_count_exactly(db: Database) -> None:
+    async with both(db) as b:
+        from lab.crm.bitrix24_data import Params
+
+        b.records.follower = None  # as if all this was there before the portal was connected
+        async with b.rig.db.tenant(NUMBER) as connection:
+            for number in range(120):
+                await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
+        b.records.follower = b.sync.follow
+        for number in range(70):
+            await b.box.methods["crm.deal.add"](Params({"fields": {"TITLE": f"Машина {number}"}}))
+        job = await b.sync.start(NUMBER, "to", {})
+        with pytest.raises(VochidError, match="running already"):
+            await b.sync.start(NUMBER, "from", {})
+        done = await b.finished(job)
+        assert (done["state"], done["total"], done["done"], done["failed"]) == ("done", 120, 120, 0)
+        done = await b.finished(await b.sync.start(NUMBER, "from", {}))
+        assert (done["state"], done["total"], done["done"], done["failed"]) == ("done", 190, 190, 0)
+        assert (len(b.entities("CONTACT")), len(b.entities("DEAL")), len(await b.all(RecordType.OBJECT)), len(await b.all(RecordType.USER))) == (
+            120,
+            70,
+            70,
+            120,
+        )
+        again = await b.finished(await b.sync.start(NUMBER, "to", {"types": ["user"], "ids": [1, 2, 10**9]}))
+        assert (again["total"], again["done"]) == (2, 2)
+        none = await b.finished(await b.sync.start(NUMBER, "to", {"updated_since": "2090-01-01T00:00:00+03:00"}))
+        assert (none["state"], none["total"], none["done"]) == ("done", 0, 0)
+        assert len(b.box.data.entities) == 190
+        with pytest.raises(NotFound):
+            await b.sync.job("0400", job)
