@@ -29,6 +29,7 @@ ERASED: dict[str, str] = {
     "calls": "number, name and recordings of their own calls; the number where it took part in others. The calls stay, and count",
     "legs": "number, and channel names with it in",
     "call_words": "follows calls by trigger",
+    "ticket_words": "follows tickets by trigger",
     "call_traces": "traces of those calls, and any other that has the number in it",
     "missed_calls": "their rows",
     "deliveries": "bodies; what waits is discarded",

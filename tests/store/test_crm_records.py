@@ -154,10 +154,10 @@ async def test_a_person_is_forgotten_by_their_number_and_followers_hear_of_it(db
     assert len(await links.errors(E, RecordType.USER, user.id)) == 1
     told.clear()
     async with db.tenant(E) as connection:
-        assert [one.id for one in await records.with_phone(connection, E, phone)] == [user.id, company.id]
-        assert await records.erase_phone(connection, E, phone) == [user, company]
-        assert await records.with_phone(connection, E, phone) == []
-        assert await records.erase_phone(connection, E, phone) == []
+        assert [one.id for one in await records.with_phone(connection, E, [phone])] == [user.id, company.id]
+        assert await records.erase_phone(connection, E, [phone]) == [user, company]
+        assert await records.with_phone(connection, E, [phone]) == []
+        assert await records.erase_phone(connection, E, [phone]) == []
         assert await connection.fetchval("select count(*) from integration_errors where enterprise_number = $1 and message like '%2233%'", E) == 1
     assert [(one.type, one.fields) for one in told] == [(RecordType.USER, ("name", "phone")), (RecordType.COMPANY, ("phone",))]
     link = await links.of(E, RecordType.COMPANY, company.id)
