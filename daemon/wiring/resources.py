@@ -12,6 +12,7 @@ from daemon.settings import Settings
 from daemon.store.embedded import EmbeddedPostgres
 from daemon.store.migrate import migrate
 from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
 from daemon.tenants.service import Tenants
 
 
@@ -28,6 +29,10 @@ async def open_database(settings: Settings, *, own: bool, apply: bool) -> AsyncI
             embedded = EmbeddedPostgres(settings.data_dir)
             await embedded.start(own=own)
             stack.push_async_callback(embedded.stop)
+            if own:
+                keeper = Supervisor("database")
+                stack.push_async_callback(keeper.stop)
+                keeper.serve("embedded", embedded.keep)
             url = embedded.url
         if apply:
             await migrate(url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.chaos import rows
+from lab.chaos import machine, rows
 from lab.chaos.rows import Run
 
 ROWS: dict[str, tuple[str, Run]] = {
@@ -15,5 +15,10 @@ ROWS: dict[str, tuple[str, Run]] = {
     "F4": ("AMI flood of 50,000 events/s, a frame of 10 MB", rows.flood),
     "F5": ("every CRM failing in every documented way", rows.crms_fail),
     "F5-dead": ("a CRM that answers nothing", rows.dead_crm),
+    "F6": ("FastAGI abused", machine.fastagi),
+    "F7": ("the process's clock set an hour on and back", machine.clock),
+    "F8-disk": ("the database's disk full", machine.disk_full),
+    "F8-files": ("no descriptor left", machine.no_descriptors),
+    "F12": ("a blocked event loop, ended by the watchdog", machine.blocked_loop),
     "F13": ("random trouble on every line at once", rows.mixed),
 }

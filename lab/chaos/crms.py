@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from lab.cable import Cable
 from lab.chaos.account import Told
@@ -25,32 +24,11 @@ BITRIX24_FAULTS = (
 )  # fmt: skip
 
 
-class Crm(Protocol):
-    """A CRM behind a cable. `faults`: every way in which it can fail to answer; `fail(fault, times)` has the next requests meet it."""
+class Crm:
+    """A CRM behind a cable. `faults`: every way in which its sandbox can fail to answer; `fail(fault, times)` has the next requests meet it."""
 
-    name: str
-    cable: Cable
-    faults: Sequence[str]
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    def settings(self) -> dict[str, Any]:
-        """What the enterprise's document says of it."""
-
-    def fail(self, fault: str, times: int) -> None: ...
-
-    def is_calm(self) -> bool:
-        """Whether all faults were met."""
-
-    def told(self) -> Told:
-        """What it has."""
-
-
-class _Boxed:
-    """What the four have in common: `box` listens, a cable stands before it."""
-
+    name: ClassVar[str]
+    faults: ClassVar[tuple[str, ...]]
     box: Any
     cable: Cable
 
@@ -63,22 +41,32 @@ class _Boxed:
         await self.cable.cut()
         await self.box.stop()
 
+    def settings(self) -> dict[str, Any]:
+        """What the enterprise's document says of it."""
+        raise NotImplementedError
+
+    def told(self) -> Told:
+        """What it has."""
+        raise NotImplementedError
+
     def fail(self, fault: str, times: int) -> None:
         self.box.switches.fail_next.extend([fault] * times)
 
     def is_calm(self) -> bool:
+        """Whether all faults were met."""
         return not self.box.switches.fail_next
 
     @property
     def url(self) -> str:
+        """Where the daemon finds it: before the cable."""
         return f"http://127.0.0.1:{self.cable.port}"
 
 
-class RetailCrm(_Boxed):
+class RetailCrm(Crm):
     """Tells the whole story of a call: popup, hangup, journal."""
 
     name = "retailcrm"
-    faults = (*RETAILCRM_FAULTS,)
+    faults = RETAILCRM_FAULTS
 
     def __init__(self) -> None:
         self.box = RetailCrmSandbox(codes=PHONES)
@@ -98,7 +86,9 @@ class RetailCrm(_Boxed):
         return Told(list(numbers.values()), {phone: [step for _, step in sorted(steps, key=lambda one: one[0])] for phone, steps in story.items()})
 
 
-class Bitrix24(_Boxed):
+class Bitrix24(Crm):
+    """Knows a call by what it answered when the call began."""
+
     name = "bitrix24"
     faults = BITRIX24_FAULTS
 
@@ -112,7 +102,7 @@ class Bitrix24(_Boxed):
         return Told([_phone(call.phone) for call in self.box.finished()])
 
 
-class AmoCrm(_Boxed):
+class AmoCrm(Crm):
     """Numbers that nobody knows become incoming leads; here all are unknown."""
 
     name = "amocrm"
@@ -131,9 +121,11 @@ class AmoCrm(_Boxed):
         return Told([_phone(json.dumps(item)) for item in kept])
 
 
-class Tickets(_Boxed):
+class Tickets(Crm):
+    """The other side of the ticket desk: every call is a ticket."""
+
     name = "tickets"
-    faults = (*TICKETS_FAULTS,)
+    faults = TICKETS_FAULTS
 
     def __init__(self) -> None:
         self.box = TicketSandbox("crm")

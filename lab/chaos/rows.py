@@ -101,7 +101,9 @@ async def kills_with_cdr(row: Row, size: Size) -> None:
         ended = sum(call.ended is not None for call in shop.pbx.made.values())
         until = time.monotonic() + 120
         while time.monotonic() < until:  # the first look at the CDR comes 35 s after the last resync
-            [kept] = await place.sql("select count(*) as n, count(*) filter (where gap) as gaps from calls where direction <> 'internal' and ended_at is not null")
+            [kept] = await place.sql(
+                "select count(*) as n, count(*) filter (where gap) as gaps from calls where direction <> 'internal' and ended_at is not null"
+            )
             if kept["n"] >= ended:
                 break
             await asyncio.sleep(2)
@@ -116,10 +118,8 @@ async def postgres_killed(row: Row, size: Size) -> None:
         for n in range(max(2, int(10 * size.scale))):
             await asyncio.sleep(1.5)
             row.tries()
-            place.kill_postgres(signal.SIGQUIT if n % 2 else signal.SIGINT)  # immediate: as kill -9 for the data, and no children are left
-            await asyncio.sleep(0.5)
-            await place.start_postgres()
-            await place.until(_answers(place), 60, "the daemon has its database again")
+            await place.kill_postgres(signal.SIGKILL if n % 2 else signal.SIGINT)
+            await _stored_again(place)
             row.survived += 1
         await accounted(row, place)
 
@@ -161,19 +161,6 @@ async def _stored_again(place: World) -> None:
         if time.monotonic() > until:
             raise RuntimeError(f"nothing is stored: {place.daemon.log.read_text(errors='replace')[-2000:]}")
         await asyncio.sleep(0.25)
-
-
-def _answers(place: World) -> Callable[[], bool]:
-    """A condition for `until` that becomes true once /readyz says 200 (asked in the background)."""
-    found: list[bool] = []
-
-    async def ask() -> None:
-        while not await place.is_ready():  # noqa: ASYNC110 - a listener cannot tell
-            await asyncio.sleep(0.1)
-        found.append(True)
-
-    task = asyncio.create_task(ask())
-    return lambda: bool(found) or task.cancelled()
 
 
 # -- F3: the line to the PBX ---------------------------------------------------------------------------------------------------------

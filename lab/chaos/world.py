@@ -21,6 +21,7 @@ import httpx
 
 from daemon.store.embedded import EmbeddedPostgres
 from daemon.store.migrate import migrate
+from daemon.supervisor import Supervisor
 from lab.cable import Cable
 from lab.chaos.account import Account, settle
 from lab.chaos.crms import Crm, RetailCrm
@@ -132,20 +133,17 @@ class World:
                 await asyncio.sleep(0.5)
         raise AssertionError
 
-    def postmaster(self) -> int:
-        """The process id of our own PostgreSQL."""
+    async def kill_postgres(self, number: signal.Signals) -> None:
+        """Signals our own PostgreSQL's postmaster and waits until another one answers, which its keeper starts."""
         assert self.postgres is not None
-        pid = self.postgres._pid()
-        assert pid is not None
-        return pid
-
-    def kill_postgres(self, number: signal.Signals) -> None:
-        os.kill(self.postmaster(), number)
-
-    async def start_postgres(self) -> None:
-        """Up again after a kill or a stop; recovery has ended when this returns."""
-        assert self.postgres is not None
-        await self.postgres.start(own=True)
+        former = self.postgres._pid()
+        assert former is not None
+        os.kill(former, number)
+        until = time.monotonic() + 60
+        while not (self.postgres._pid() not in (None, former) and await self.postgres._answers()):
+            if time.monotonic() > until:
+                raise RuntimeError("PostgreSQL does not come up again")
+            await asyncio.sleep(0.1)
 
     # -- the account -----------------------------------------------------------------------------------------------------------
 
@@ -174,7 +172,9 @@ class World:
         """What became of every call."""
         total = Account()
         for shop in self.shops:
-            rows = await self.sql(f"select customer_number, id::text, ended_at from calls where enterprise_number = '{shop.number}' and direction <> 'internal'")
+            rows = await self.sql(
+                f"select customer_number, id::text, ended_at from calls where enterprise_number = '{shop.number}' and direction <> 'internal'"
+            )
             told = {crm.name: crm.told() for crm in shop.crms}
             found = settle(shop.pbx.made, [dict(row) for row in rows], told, shop.blind, has_cdr=shop.cdr is not None)
             found.wrong = [f"{says}{await self._why(shop, says)}" for says in found.wrong]
@@ -185,9 +185,10 @@ class World:
         """What the daemon's own database knows about the number that a complaint names."""
         number = re.search(r"\+\d{12}", says)
         which = f"c.customer_number = '{number[0]}'" if number else "c.customer_number is null"
+        told = "(integration, kind, state, attempts, uncertain, last_error)::text"
         rows = await self.sql(
-            "select c.id::text, c.linkedid, c.direction, c.result, c.gap, c.started_at, c.ended_at, array(select (integration, kind, state, attempts, uncertain, "
-            "last_error)::text from deliveries d where d.enterprise_number = c.enterprise_number and d.call_id = c.id order by d.id) as told "
+            "select c.id::text, c.linkedid, c.direction, c.result, c.gap, c.started_at, c.ended_at, "
+            f"array(select {told} from deliveries d where d.enterprise_number = c.enterprise_number and d.call_id = c.id order by d.id) as told "
             f"from calls c where c.enterprise_number = '{shop.number}' and {which}"
         )
         return "".join(f"\n      {dict(row)}" for row in rows)
@@ -210,18 +211,25 @@ class World:
 
 @asynccontextmanager
 async def world(
-    shops: Sequence[Sequence[Crm]] | None = None, *, database: str | None = None, cdr: bool = False, extra: dict[str, str] | None = None, home: Path | None = None
+    shops: Sequence[Sequence[Crm]] | None = None,
+    *,
+    database: str | None = None,
+    cdr: bool = False,
+    extra: dict[str, str] | None = None,
+    home: Path | None = None,
 ) -> AsyncIterator[World]:
     """Everything at work, calm: one PBX per entry of `shops` with these CRMs. `database`: the owner's URL of an empty, migrated one on a Unix
     socket; else a PostgreSQL of our own, below `home` when it is given."""
     folder = short_directory("vochid-chaos-")
     postgres = EmbeddedPostgres(home or folder) if database is None else None
+    keeper = Supervisor("chaos")
     built: list[Shop] = []
     to_db: Cable | None = None
     daemon: DaemonProcess | None = None
     try:
         if postgres is not None:
             await postgres.start(own=True)
+            keeper.serve("postgres", postgres.keep)
             await migrate(postgres.url)
         url = postgres.url if postgres is not None else str(database)
         to_db, through = await _to_database(url, folder)
@@ -257,6 +265,7 @@ async def world(
                 await crm.stop()
         if to_db is not None:
             await to_db.cut()
+        await keeper.stop()
         if postgres is not None:
             await postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
