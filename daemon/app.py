@@ -262,6 +262,7 @@ class App:
     async def _gauges(self) -> None:
         while True:
             self._tenants.report()
+            metrics.TASKS.set(len(asyncio.all_tasks()))
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()

@@ -133,6 +133,8 @@ class Cable:
                 if trouble.latency_s or trouble.jitter_s:
                     await asyncio.sleep(trouble.latency_s + self._random.uniform(0, trouble.jitter_s))
                 for piece in self._pieces(data, trouble.slice_bytes):
+                    if trouble.bandwidth:
+                        await asyncio.sleep(len(piece) / trouble.bandwidth)
                     await flows.wait()
                     is_over = trouble.limit_bytes is not None and limit is not None and passed + len(piece) >= limit
                     writer.write(piece[: limit - passed] if is_over and limit is not None else piece)
@@ -141,8 +143,6 @@ class Cable:
                         return False
                     passed += len(piece)
                     self.passed_bytes += len(piece)
-                    if trouble.bandwidth:
-                        await asyncio.sleep(len(piece) / trouble.bandwidth)
         except OSError:
             return False
         return True

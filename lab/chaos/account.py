@@ -37,9 +37,11 @@ class Account:
     def is_clean(self) -> bool:
         return not (self.lost or self.doubled or self.disordered)
 
-    def __add__(self, other: Account) -> Account:
-        numbers = ("made", "kept", "unseen", "lost", "doubled", "disordered")
-        return Account(*(getattr(self, name) + getattr(other, name) for name in numbers), [*self.wrong, *other.wrong])
+    def add(self, other: Account) -> None:
+        """Takes another account's numbers and words in."""
+        for name in ("made", "kept", "unseen", "lost", "doubled", "disordered"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.wrong += other.wrong
 
 
 ORDER = ("popup", "hangup", "journal")

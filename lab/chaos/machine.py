@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.chaos.crms import RetailCrm
-from lab.chaos.rows import Row, Size, accounted, both
+from lab.chaos.rows import RATE, Row, Size, accounted, both
 from lab.chaos.world import World, world
 from lab.run import short_directory
 
@@ -111,7 +111,7 @@ async def clock(row: Row, size: Size) -> None:
     off.write_bytes(struct.pack("d", 0.0))
     try:
         async with world(both(), extra={"PYTHONPATH": str(INSIDE), "VOCHID_CHAOS_CLOCK": str(off)}) as place:
-            place.start_traffic(2.0, size.seed)
+            place.start_traffic(RATE, size.seed)
             for step in (3_600.0, 0.0, -3_600.0, 0.0)[: max(2, int(4 * size.scale))]:
                 row.tries()
                 with off.open("r+b") as file:  # in its place: the daemon has it mapped
@@ -149,7 +149,7 @@ async def disk_full(row: Row, size: Size) -> None:
     """The database's disk is full, with calls in progress; then there is room again."""
     with _small_disk() as disk:
         async with world(both(), home=disk) as place:
-            place.start_traffic(3.0, size.seed)
+            place.start_traffic(RATE, size.seed)
             for _ in range(max(1, int(3 * size.scale))):
                 await asyncio.sleep(2)
                 row.tries()
@@ -183,7 +183,7 @@ def _fill(ballast: Path) -> None:
 async def no_descriptors(row: Row, size: Size) -> None:
     """No descriptor is left, and every line is reset; then there are some again."""
     async with world(both()) as place:
-        place.start_traffic(2.0, size.seed)
+        place.start_traffic(RATE, size.seed)
         for _ in range(max(1, int(3 * size.scale))):
             await asyncio.sleep(1)
             row.tries()
@@ -216,7 +216,7 @@ async def blocked_loop(row: Row, size: Size) -> None:
         heard.setblocking(False)
         extra = {"PYTHONPATH": str(INSIDE), "VOCHID_CHAOS_CLOCK": str(off), "NOTIFY_SOCKET": str(notify)}
         async with world(both(), extra=extra) as place:
-            place.start_traffic(2.0, size.seed)
+            place.start_traffic(RATE, size.seed)
             await asyncio.sleep(2)
             row.tries()
             process = place.daemon.process

@@ -22,4 +22,4 @@ def table(rows: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     found = row.account
     cells = (row.name, row.fault, row.tried, row.survived, found.made, found.unseen, found.lost, found.doubled, found.disordered, "; ".join(row.notes))
-    return "| " + " | ".join(str(cell).replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(str(cell).replace("|", "/").split()) for cell in cells) + " |"
