@@ -1,6 +1,7 @@
 # make setup   .venv with everything in it          make demo    a real PBX, a CRM, the daemon, and calls between them
 # make run     the daemon on its embedded database  make test    the whole suite
 # make check   lint, types, layers                  make bench   the figures
+# make chaos   every fault with the account of every call; ROWS="F3-lines F13" SCALE=0.2 KILLS=20 for less      make soak   MINUTES=30
 # make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
@@ -8,7 +9,7 @@ PY := .venv/bin/python
 build/promtool:
 	@mkdir -p build/prometheus && cd build/prometheus && apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && cp usr/bin/promtool ../promtool
 
-.PHONY: setup environment run demo check test bench screenshots lab-16 lock widget interop-node clean
+.PHONY: setup environment run demo check test bench chaos soak screenshots lab-16 lock widget interop-node clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -33,6 +34,13 @@ test: check setup interop-node
 
 bench: setup
 	@$(PY) -m benchmarks
+
+# What docs/promises.md shows. As root the disk of the row about full disks can be mounted.
+chaos: setup
+	@$(PY) -m lab.chaos $(ROWS) --kills $(or $(KILLS),200) --scale $(or $(SCALE),1)
+
+soak: setup
+	@$(PY) -m lab.chaos.soak --minutes $(or $(MINUTES),30)
 
 screenshots: setup
 	@$(PY) -m lab.screenshots --docs

@@ -100,7 +100,8 @@ class App:
         await tenants.load()
         sessions = GuardedSessions(egress)
         at_stop(sessions.close)
-        live, outbox, leases = Live(), Outbox(db, self.owner), Leases(db, self.owner)
+        live, outbox = Live(), Outbox(db, self.owner)
+        leases = self._leases = Leases(db, self.owner)
         at_stop(leases.drop_all)
         background = Supervisor("app")
         at_stop(background.stop)
@@ -250,8 +251,8 @@ class App:
         log.info("stopped")
 
     async def is_ready(self) -> bool:
-        """Whether the database answers and everything is up; PBXs and CRMs do not count."""
-        if not self.ready:
+        """Whether the database answers and takes writes, and everything is up; PBXs and CRMs do not count."""
+        if not self.ready or not self._leases.is_fresh:
             return False
         try:
             return await asyncio.wait_for(self._db.fetchval("select true"), 2) is True
@@ -284,6 +285,7 @@ class App:
                 metrics.GIVEN_UP.labels(name, str(kind))
         while True:
             self._tenants.report()
+            metrics.TASKS.set(len(asyncio.all_tasks()))
             rows = await self._db.fetch("select * from delivery_backlog()")
             metrics.BACKLOG.clear()
             metrics.OLDEST.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -28,6 +29,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 async def serve(settings: Settings) -> None:
     """The daemon, until SIGTERM or SIGINT; a second signal ends it at once."""
+    faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the log then shows where it stood
     app, stopping = App(settings), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

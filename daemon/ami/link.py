@@ -42,6 +42,7 @@ from daemon.ami.wire import Frame, Skipped
 
 CONNECT_DEADLINE_S = 8.0
 TICK_S = 1.0
+TURN_BYTES = 16 * 1024  # read from one PBX between two turns of the event loop: one that floods must not hold up what others wait for
 USER_TIMEOUT_MS = 20_000
 
 log = structlog.get_logger()
@@ -127,6 +128,7 @@ class _Protocol(asyncio.Protocol):
         self.waiters: dict[str, asyncio.Future[Answer]] = {}
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.verdict: Output | None = None
+        self._rest = b""  # read from the socket and not heard yet; reading is paused as long as there is any
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none by inheritance
@@ -136,12 +138,36 @@ class _Protocol(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+            return
+        self._hear(data[:TURN_BYTES])
+        if len(data) > TURN_BYTES and self._transport is not None and not self._transport.is_closing():
+            self._rest = data[TURN_BYTES:]
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._hear_on)
+
+    def _hear_on(self) -> None:
+        """The next piece of what was read, a piece per turn."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        piece, self._rest = self._rest[:TURN_BYTES], self._rest[TURN_BYTES:]
+        self._hear(piece)
+        if self._rest:
+            asyncio.get_running_loop().call_soon(self._hear_on)
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _hear(self, data: bytes) -> None:
         at = time.time()
         if self._session.state is State.READY:
             self._guarded(lambda: self._handler.on_bytes(data, at))
         self._obey(self._session.receive(data, time.monotonic()), at)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        rest, self._rest = self._rest, b""
+        if rest and self.verdict is None:  # it had arrived
+            self._hear(rest)
         self._obey(self._session.lost(), time.time())
         reason = self.verdict.what if isinstance(self.verdict, Broken) else str(exc or "closed by the PBX")
         if not self.closed.done():

@@ -22,6 +22,7 @@ from daemon.ami.actions import BridgeList, CoreShowChannels, CoreStatus
 from daemon.ami.link import ActionTimeout, Link, LinkDown
 from daemon.ami.masking import Masker
 from daemon.ami.wire import Frame, Skipped
+from daemon.calls.clock import CallClock
 from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
 from daemon.calls.resync import Left, astray, judge, sort_out
@@ -68,6 +69,7 @@ class PbxFeed:
         masker: Masker | None = None,
     ) -> None:
         self._model = Correlator(view)
+        self._clock = CallClock(time.time(), time.monotonic())
         self._recorder = recorder
         self._on_stored = on_stored
         self._on_state = on_state
@@ -131,6 +133,7 @@ class PbxFeed:
         self._resync_soon(link)
 
     def on_event(self, frame: Frame, at: float) -> None:
+        at = self._now()  # not the link's: a clock that is set in mid-call must not stretch it
         self._events.inc()
         if (watcher := self._watchers.get(frame.event)) is not None:
             watcher((self._model.view.enterprise, self._model.view.pbx), frame, at)
@@ -161,7 +164,7 @@ class PbxFeed:
         if self._resyncing is not None:
             self._resyncing.cancel()
         if self._unseen_since is None:
-            self._unseen_since = time.time() - UNNOTICED_S
+            self._unseen_since = self._now() - UNNOTICED_S
         self._model.mark_gap()
         buffered, self._buffer = self._buffer or [], None
         if self._is_synced:  # else it is not known which boot they belong to: CDR tells of them
@@ -171,6 +174,10 @@ class PbxFeed:
     def on_bytes(self, data: bytes, at: float) -> None: ...
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Unix time, steady as long as calls live."""
+        return self._clock.at(time.monotonic())
 
     @property
     def _name(self) -> str:
@@ -190,7 +197,7 @@ class PbxFeed:
             try:
                 self._is_stale = False
                 left = Left() if self._is_synced else await self._recorder.left(self._model.view.enterprise, self._model.view.pbx)
-                snapshot = await _look(link)
+                snapshot = await _look(link, self._now)
                 if not self._is_stale:
                     break
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, LinkDown) as error:
@@ -204,7 +211,7 @@ class PbxFeed:
 
     def _reconcile(self, left: Left, snapshot: Snapshot) -> None:
         """The model is made to agree with the snapshot, then hears what came meanwhile. In one go: nothing may come between."""
-        view, now = self._model.view, time.time()
+        view, now = self._model.view, self._now()
         buffered, self._buffer = self._buffer or [], None
         born = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Newchannel"}
         hung_up = {frame.get("Uniqueid") or "" for frame, _ in buffered if frame.event == "Hangup"}
@@ -267,7 +274,7 @@ class PbxFeed:
         """Stores what is new of all calls' traces. While the database is away they wait; what is too much is let go, the oldest first."""
         if self._tracer is None:
             return
-        self._unpacked += self._tracer.parts(time.time(), last=last)
+        self._unpacked += self._tracer.parts(self._now(), last=last)
         if self._unpacked:
             parts = list(self._unpacked)
             self._unstored += await asyncio.to_thread(lambda: [pack(part, self._masker) for part in parts])
@@ -295,14 +302,19 @@ class PbxFeed:
         """Up to here nothing was missed: what a next process needs to know."""
         view = self._model.view
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, time.time())
+            await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, self._now())
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._take(self._model.tick(time.time()))
-            if self._unseen_since is not None and self._link is None and time.time() - self._unseen_since > GIVE_UP_S:
-                self._take(self._model.lose(self._model.knows(), time.time()))
+            if step_s := self._clock.look(time.time(), time.monotonic(), is_idle=not self._model.live_calls):
+                log.warning("the clock was set, calls are dated by it from now on", pbx=self._name, step_s=round(step_s, 1))
+                if self._unseen_since is not None:
+                    self._unseen_since += step_s
+            now = self._now()
+            self._take(self._model.tick(now))
+            if self._unseen_since is not None and self._link is None and now - self._unseen_since > GIVE_UP_S:
+                self._take(self._model.lose(self._model.knows(), now))
 
     def _take(self, changes: list[CallChange]) -> None:
         if not changes:
@@ -364,7 +376,7 @@ class PbxFeed:
         for _ in batch:
             self._waiting.popleft()
         metrics.WRITER_WAITING.set(len(self._waiting))
-        metrics.RECORD_SECONDS.observe(max(0.0, time.time() - batch[-1].at))
+        metrics.RECORD_SECONDS.observe(max(0.0, self._now() - batch[-1].at))
         self._on_stored(view.enterprise, batch, integrations)
         for change in batch:
             if change.call.ended_at is not None:
@@ -375,7 +387,7 @@ class PbxFeed:
                 )  # fmt: skip
 
 
-async def _look(link: Link) -> Snapshot:
+async def _look(link: Link, now: Callable[[], float]) -> Snapshot:
     """Asks the PBX what it is and what lives. Raises LinkDown, ActionTimeout.
 
     The bridges are asked for last: Asterisk hands out the events that wait before it takes the next action (main/manager.c), so what is
@@ -383,5 +395,5 @@ async def _look(link: Link) -> Snapshot:
     """
     status = await link.request(CoreStatus())
     shown = await link.request(CoreShowChannels())
-    at = time.time()
+    at = now()
     return read_snapshot(status, shown, await link.request(BridgeList()), at)

@@ -23,14 +23,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import asyncpg
+import structlog
 
 from daemon.errors import SettingsError
 
 START_DEADLINE_S = 30.0
 OWNER_DEADLINE_S = 40.0
+LOOK_S = 1.0  # how often its owner sees to it that the server lives
+RESPAWN_S = 0.5
 MAX_PATH_BYTES = 80  # a Unix socket's path has 107; PostgreSQL adds its own name
 SERVER_USER = "pgserver"  # as root PostgreSQL refuses to run; this user is made for it
 DATABASE = "vochid"
+
+log = structlog.get_logger()
 
 
 def binaries() -> Path:
@@ -97,7 +102,27 @@ class EmbeddedPostgres:
         self._lock.close()
         self._lock = None
 
+    async def keep(self) -> None:
+        """Starts the server again whenever it has died (killed, out of memory, a disk that was full), until cancelled. For its owner."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._is_alive():
+                continue
+            log.error("the embedded database died, it is started again", home=str(self._home))
+            try:
+                await self._launch()
+                log.warning("the embedded database is up again")
+            except (SettingsError, OSError) as error:
+                log.error("the embedded database does not come up, tried again", error=str(error)[-300:])
+
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _is_alive(self) -> bool:
+        """Whether the postmaster is there: our child, or one that a former process left running."""
+        if self._process is not None and self._process.poll() is None:
+            return True
+        pid = self._pid()
+        return pid is not None and (self._process is None or self._process.pid != pid) and _is_running(pid)
 
     def _prepare(self) -> None:
         self._home.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +161,11 @@ class EmbeddedPostgres:
         if not (self._data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, binaries)
         deadline = time.monotonic() + START_DEADLINE_S
+        spawn_at = 0.0
         while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
+            if (self._process is None or self._process.poll() is not None) and time.monotonic() >= spawn_at:
                 self._process = self._spawn(binaries)  # right after a crash the old pid may still be a zombie: try again
+                spawn_at = time.monotonic() + RESPAWN_S
             if await self._answers():
                 return
             await asyncio.sleep(0.1)
@@ -219,6 +246,17 @@ class EmbeddedPostgres:
             return (self._home / "log").read_text(errors="replace").strip()[-300:]
         except OSError:
             return "no log"
+
+
+def _is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only its grave: in a container nobody may bury what a killed daemon left."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user, or there is no /proc
+        return True
 
 
 def _server_user(home: Path) -> pwd.struct_passwd | None:

@@ -49,9 +49,14 @@ class Leases:
 
     def epoch(self, key: PbxKey) -> int:
         """The epoch to write with. Raises LeaseLost when there is none, or it may have run out."""
-        if key not in self._epochs or time.monotonic() - self._renewed_at > TTL_S - SAFETY_S:
+        if key not in self._epochs or not self.is_fresh:
             raise LeaseLost("/".join(key))
         return self._epochs[key]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the database took a write of ours lately, as it does while it is there and its disk is not full."""
+        return time.monotonic() - self._renewed_at <= TTL_S - SAFETY_S
 
     @property
     def held(self) -> set[PbxKey]:

@@ -61,11 +61,14 @@ class Database:
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """Runs one statement outside any tenant: for the named functions that see all of them."""
-        return await self._pool.fetch(query, *arguments)
+        # Without a deadline of its own the pool would wait for ever for a connection whose server went without a word.
+        async with self._pool.acquire(timeout=ACQUIRE_DEADLINE_S) as connection:
+            return list(await connection.fetch(query, *arguments))
 
     async def fetchval(self, query: str, *arguments: Any) -> Any:
         """As fetch, one value."""
-        return await self._pool.fetchval(query, *arguments)
+        async with self._pool.acquire(timeout=ACQUIRE_DEADLINE_S) as connection:
+            return await connection.fetchval(query, *arguments)
 
     async def listen(self) -> asyncpg.Connection:
         """A connection of its own for LISTEN; the caller adds listeners and closes it."""

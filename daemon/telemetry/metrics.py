@@ -26,6 +26,7 @@ SETTINGS_NOTIFIED = Counter("vochid_settings_notifications_total", "Notification
 SETTINGS_SIZE = Gauge("vochid_settings_enterprises", "Enterprises in memory")
 SETTINGS_AGE = Gauge("vochid_settings_age_seconds", "Since all settings were read last")
 LOOP_LAG = Histogram("vochid_loop_lag_seconds", "How late the event loop is", buckets=_FAST)
+TASKS = Gauge("vochid_tasks", "Tasks of the event loop")
 FASTAGI = Counter("vochid_fastagi_dialogues_total", "FastAGI dialogues by how they ended", ["outcome"])
 FASTAGI_SECONDS = Histogram("vochid_fastagi_seconds", "Duration of a FastAGI dialogue, the PBX's own answers included", buckets=_FAST)
 FASTAGI_OPEN = Gauge("vochid_fastagi_dialogues_open", "FastAGI dialogues that are open")

@@ -12,6 +12,7 @@ from daemon.settings import Settings
 from daemon.store.embedded import EmbeddedPostgres
 from daemon.store.migrate import migrate
 from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
 from daemon.tenants.service import Tenants
 
 
@@ -37,11 +38,14 @@ async def open_server(settings: Settings, *, own: bool) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    embedded = EmbeddedPostgres(settings.data_dir)
+    embedded, keeper = EmbeddedPostgres(settings.data_dir), Supervisor("database")
     await embedded.start(own=own)
+    if own:
+        keeper.serve("embedded", embedded.keep)
     try:
         yield embedded.url
     finally:
+        await keeper.stop()
         await embedded.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -204,3 +205,27 @@ async def test_all_parts_of_a_trace_go_with_their_day(db: Database) -> None:
         await db.fetch("select keep_traces($1)", 7)
         async with db.tenant(NUMBER) as connection:
             assert await connection.fetchval("select count(*) from call_traces where call_id = $1", uuid.UUID(call.id)) == 2
+
+
+async def test_a_clock_that_is_set_an_hour_on_or_back_in_mid_call_stretches_no_call_and_ends_none(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, step = time.time, [0.0]
+    monkeypatch.setattr(feed_module.time, "time", lambda: real() + step[0])
+    async with site(db, sweep_s=0.1) as one:
+        for name, stepped in (("1800000001", 3_600.0), ("1800000002", -3_600.0)):
+            trace = TRACE.replace(FIRST[:-2].encode() + b".", name.encode() + b".")
+            cut = trace.index(b"Event: HangupRequest")
+            one.pbx.channels = [name + FIRST[-2:], (name + FIRST[-2:])[:-1] + "1"]
+            one.pbx.send(trace[:cut])
+            await one.until("somebody talks", lambda calls: calls and calls[0]["answered_at"] and not calls[0]["ended_at"])
+            step[0] += stepped
+            await one.asked_again(3)
+            [live, *_] = await one.until("it lives on", lambda calls: True)
+            assert live["ended_at"] is None
+            one.pbx.channels = []
+            one.pbx.send(trace[cut:])
+            [ended, *_] = await one.until("it ended", lambda calls: calls[0]["ended_at"])
+            assert ended["id"] == live["id"]
+            assert (ended["result"], ended["gap"]) == ("answered", False)
+            assert 0 <= ended["talk_seconds"] < 60
+            assert 0 <= ended["wait_seconds"] < 60
+            await asyncio.sleep(0)

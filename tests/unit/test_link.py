@@ -162,6 +162,35 @@ async def test_garbage_and_a_huge_frame_are_survived() -> None:
         assert link.is_ready
 
 
+async def test_a_pbx_that_floods_is_heard_a_piece_per_turn_of_the_loop_and_wholly_and_in_order() -> None:
+    pbx, count = FakePbx(), 30_000
+    async with linked(pbx) as (_, handler):
+        flood = b"".join(b"Event: Flood\r\nN: %d\r\n\r\n" % n for n in range(count))
+        most, before, turns = 0, 0, 0
+        pbx.send(flood)
+        async with asyncio.timeout(60):
+            while len(handler.events) < count:
+                most, before = max(most, len(handler.events) - before), len(handler.events)
+                turns += 1
+                await asyncio.sleep(0)
+        assert [frame.get("N") for frame in handler.events] == [str(n) for n in range(count)]
+        assert turns >= len(flood) // link_module.TURN_BYTES - 1
+        assert most <= 2 * link_module.TURN_BYTES // len(b"Event: Flood\r\nN: 0\r\n\r\n")
+
+
+async def test_what_had_arrived_before_the_connection_was_lost_is_still_heard() -> None:
+    pbx = FakePbx()
+    async with linked(pbx) as (_, handler):
+        flood = b"Event: Flood\r\n\r\n" * 5_000
+        pbx.send(flood + b"Event: Last\r\n\r\n")
+        async with asyncio.timeout(30):
+            for writer in list(pbx._writers):
+                await writer.drain()
+                writer.close()
+        await until(lambda: handler.downs, 30)
+        assert handler.events[-1].event == "Last"
+
+
 async def test_stopping_while_a_reconnect_is_due_connects_no_more() -> None:
     pbx = FakePbx()
     async with linked(pbx) as (_, _handler):

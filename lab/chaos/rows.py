@@ -1,0 +1,412 @@
+"""The faults, one row each. A row sets up its own world, does its worst, lets things settle, and gives the account."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from lab.cable import Trouble
+from lab.chaos.account import Account
+from lab.chaos.crms import AmoCrm, Bitrix24, Crm, RetailCrm, Tickets
+from lab.chaos.world import Shop, World, world
+
+CHEAP = 0.15  # of the whole: what a short run does
+RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second can be told
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is done. kills: of F1; scale: of everything else, 1 is the whole."""
+
+    seed: int = 7
+    kills: int = 200
+    scale: float = 1.0
+
+
+@dataclass
+class Row:
+    """What came of one fault. tried, survived: how often it was done, and how often everything went on by itself afterwards."""
+
+    name: str
+    fault: str
+    tried: int = 0
+    survived: int = 0
+    account: Account = field(default_factory=Account)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        return self.tried > 0 and self.survived == self.tried and self.account.is_clean
+
+    def tries(self, count: int = 1) -> None:
+        """Counted before and after: what raises in between was tried and not survived."""
+        self.tried += count
+
+
+Run = Callable[[Row, Size], Awaitable[None]]
+
+
+def both() -> list[list[Crm]]:
+    """Two enterprises that have all four CRMs between them."""
+    return [[RetailCrm()], [Bitrix24(), AmoCrm(), Tickets()]]
+
+
+async def accounted(row: Row, place: World) -> None:
+    """Ends the traffic, waits until all is told, and adds up."""
+    await place.stop_traffic()
+    await place.settled()
+    row.account.add(await place.account())
+
+
+# -- F1, F2: the daemon and its database die ----------------------------------------------------------------------------------------
+
+
+async def kills(row: Row, size: Size) -> None:
+    """kill -9 at random points under traffic. Of ten deaths one waits for the lease to run out by itself."""
+    chance = random.Random(size.seed)
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        for n in range(size.kills):
+            await asyncio.sleep(chance.uniform(0.05, 2.5))
+            row.tries()
+            async with place.blind():
+                for shop in place.shops:
+                    shop.pbx.connected.clear()
+                await place.kill_daemon(wait_for_lease=n % 10 == 9)
+            row.survived += 1
+        await accounted(row, place)
+        row.notes.append(f"{len(place.made())} calls through {row.tried} deaths")
+
+
+async def kills_with_cdr(row: Row, size: Size) -> None:
+    """The same where the PBX writes CDR: what no socket told is completed from it."""
+    chance = random.Random(size.seed + 1)
+    async with world([[RetailCrm()]], cdr=True) as place:
+        place.start_traffic(RATE, size.seed)
+        for _ in range(max(2, int(10 * size.scale))):
+            await asyncio.sleep(chance.uniform(0.5, 2.5))
+            row.tries()
+            async with place.blind():
+                await place.daemon.kill()
+                await asyncio.sleep(chance.uniform(1.0, 4.0))
+                await place.sql("update leases set expires_at = '-infinity'; update deliveries set claimed_until = now() where state = 'sending'")
+                await place.daemon.start()
+            row.survived += 1
+        await place.stop_traffic()
+        [shop] = place.shops
+        ended = sum(call.ended is not None for call in shop.pbx.made.values())
+        until = time.monotonic() + 120
+        while time.monotonic() < until:  # the first look at the CDR comes 35 s after the last resync
+            [kept] = await place.sql(
+                "select count(*) as n, count(*) filter (where gap) as gaps from calls where direction <> 'internal' and ended_at is not null"
+            )
+            if kept["n"] >= ended:
+                break
+            await asyncio.sleep(2)
+        row.notes.append(f"{kept['gaps']} calls seen in part or from CDR alone")
+        await accounted(row, place)
+
+
+async def postgres_killed(row: Row, size: Size) -> None:
+    """kill -9 of the whole server, then a restart in good order, with calls in progress; its first start after a crash recovers."""
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        for n in range(max(2, int(10 * size.scale))):
+            await asyncio.sleep(1.5)
+            row.tries()
+            await place.kill_postgres(signal.SIGKILL if n % 2 else signal.SIGINT)
+            await _stored_again(place)
+            row.survived += 1
+        await accounted(row, place)
+
+
+async def database_away(row: Row, size: Size) -> None:
+    """Refused, then frozen, then dead connections as after a failover without a word: 30 s each."""
+    away_s = max(3.0, 30.0 * size.scale)
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        await asyncio.sleep(1)
+        for how in ("refused", "frozen", "stranded"):
+            row.tries()
+            started = time.monotonic()
+            if how == "refused":
+                await place.to_db.cut()
+            elif how == "frozen":
+                place.to_db.stall()
+            else:
+                place.to_db.strand()
+            await asyncio.sleep(away_s)
+            if how != "stranded":
+                await place.to_db.mend()
+            mended = time.monotonic()
+            await _stored_again(place)
+            row.notes.append(f"{how} {mended - started:.0f} s: calls stored {time.monotonic() - mended:.1f} s after")
+            await asyncio.sleep(2)
+            row.survived += 1
+        await accounted(row, place)
+
+
+async def _stored_again(place: World) -> None:
+    """Until a call that began now is stored."""
+    since = time.time()
+    until = time.monotonic() + 150
+    while True:
+        [row] = await place.sql(f"select count(distinct enterprise_number) as n from calls where started_at > to_timestamp({since})")
+        if row["n"] == len(place.shops):
+            return
+        if time.monotonic() > until:
+            raise RuntimeError(f"nothing is stored: {place.daemon.log.read_text(errors='replace')[-2000:]}")
+        await asyncio.sleep(0.25)
+
+
+# -- F3: the line to the PBX ---------------------------------------------------------------------------------------------------------
+
+
+async def bad_lines(row: Row, size: Size) -> None:
+    """Half open, frozen 30 s, reset in mid-frame, one byte at a time, slow and thin."""
+    frozen_s = max(4.0, 30.0 * size.scale)
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        await asyncio.sleep(1)
+        first, second = place.shops
+        for says, shop in (("half open", first), ("frozen", second)):
+            row.tries()
+            began = time.monotonic()
+            async with place.blind(shop):
+                logins = shop.pbx.logins
+                shop.line.strand() if says == "half open" else shop.line.stall()
+                if says == "frozen":
+                    await asyncio.sleep(frozen_s)
+                    await shop.line.mend()
+                else:
+                    await place.until(lambda shop=shop, logins=logins: shop.pbx.logins > logins, 60, "the dead line is noticed")
+                    row.notes.append(f"half-open line noticed and replaced in {time.monotonic() - began:.0f} s")
+                await asyncio.sleep(1)
+            row.survived += 1
+        for trouble in (
+            Trouble(slice_bytes=1), Trouble(slice_bytes=700, latency_s=0.02, jitter_s=0.2), Trouble(bandwidth=40_000), Trouble(slow_close_s=1.0),
+        ):  # fmt: skip
+            row.tries()
+            first.line.trouble = trouble
+            await asyncio.sleep(3)
+            first.line.trouble = Trouble()
+            row.survived += 1
+        for _ in range(max(2, int(10 * size.scale))):
+            row.tries()
+            async with place.blind(first):
+                logins = first.pbx.logins
+                first.line.trouble = Trouble(limit_bytes=3_000)
+                await place.until(lambda logins=logins: first.pbx.logins > logins, 60, "it is logged in again")
+                first.line.trouble = Trouble()
+                await first.line.reset()  # what began under the trouble still has its limit
+                await asyncio.sleep(0.5)
+            row.survived += 1
+        await accounted(row, place)
+
+
+async def reboots(row: Row, size: Size) -> None:
+    """Asterisk is switched off with live calls and comes back as another boot."""
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        for _ in range(max(2, int(6 * size.scale))):
+            await asyncio.sleep(2)
+            row.tries()
+            async with place.blind():
+                await asyncio.gather(*(shop.pbx.reboot(1.0) for shop in place.shops))
+            row.survived += 1
+        await accounted(row, place)
+
+
+async def flood(row: Row, size: Size) -> None:
+    """50,000 events a second of one PBX for ten seconds, and a frame of 10 MB without an end; another enterprise's popups meanwhile."""
+    async with world([[RetailCrm()], [RetailCrm()]]) as place:
+        noisy, quiet = place.shops
+        calm = await _popups(place, quiet, 4.0 + 6 * size.scale, size.seed)
+        row.tries()
+        noise = asyncio.create_task(_noise(noisy, 50_000, max(2.0, 10.0 * size.scale)))
+        loud = await _popups(place, quiet, max(2.0, 10.0 * size.scale), size.seed + 1)
+        sent, seconds = await noise
+        row.survived += 1
+        row.tries()
+        noisy.pbx.send(b"Event: Huge\r\nX: " + b"x" * 10_000_000)
+        noisy.pbx.send(b"\r\n\r\n")
+        await _popups(place, noisy, 2.0, size.seed + 2)
+        row.survived += 1
+        row.notes.append(f"{sent / seconds:,.0f} events/s sent for {seconds:.0f} s; the other's popups: {_spread(calm)} before, {_spread(loud)} during")
+        for shop in place.shops:
+            shop.blind.append((0, time.time()))
+        await accounted(row, place)
+
+
+async def _noise(shop: Shop, rate: int, seconds: float) -> tuple[int, float]:
+    """Device states, as a busy PBX with a broken endpoint repeats them."""
+    event = b"Event: DeviceStateChange\r\nPrivilege: call,all\r\nDevice: PJSIP/150\r\nState: INUSE\r\n\r\n"
+    started, sent = time.monotonic(), 0
+    while (passed := time.monotonic() - started) < seconds:
+        due = int(passed * rate) - sent
+        if due > 0:
+            shop.pbx.send(event * due)
+            sent += due
+            for writer in list(shop.pbx._writers):
+                await writer.drain()
+        await asyncio.sleep(0.005)
+    return sent, time.monotonic() - started
+
+
+async def _popups(place: World, shop: Shop, seconds: float, seed: int) -> list[float]:
+    """Latencies in ms from the PBX's socket to the CRM's, of calls made one after the other for so long."""
+    crm = shop.crms[0]
+    assert isinstance(crm, RetailCrm)
+    until, latencies = time.monotonic() + seconds, []
+    while time.monotonic() < until:
+        made = await shop.pbx.call("inbound-answered", speed=8.0)
+        await place.until(lambda made=made: made.phone in crm.told().story, 60, "its popup came")
+        latencies += [(event.at - made.began) * 1000 for event in crm.box.events if event.data["phone"].endswith(made.phone[1:]) and event.data["type"] == "in"]
+    return sorted(latencies)
+
+
+def _spread(latencies: list[float]) -> str:
+    if not latencies:
+        return "none"
+    return f"p50 {latencies[len(latencies) // 2]:.1f} ms, p95 {latencies[int(len(latencies) * 0.95)]:.1f} ms ({len(latencies)})"
+
+
+# -- F5: CRMs -------------------------------------------------------------------------------------------------------------------------
+
+
+async def crms_fail(row: Row, size: Size) -> None:
+    """Every way in which each of the four can fail to answer, each with a call of its own, and the line to it cut and frozen."""
+    async with world([[RetailCrm()], [Bitrix24()], [AmoCrm()], [Tickets()]]) as place:
+        await asyncio.gather(*(_meet_all(row, place, shop, size) for shop in place.shops))
+        await accounted(row, place)
+
+
+async def _meet_all(row: Row, place: World, shop: Shop, size: Size) -> None:
+    [crm] = shop.crms
+    faults = list(crm.faults) if size.scale >= CHEAP else list(crm.faults)[:2]
+    for fault in faults:
+        row.tries()
+        crm.fail(fault, 1)
+        await shop.pbx.call("inbound-answered", speed=6.0)
+        await place.until(crm.is_calm, 90, f"{crm.name} was asked until it had failed by {fault}")
+        await _told(place, shop, 90)
+        await shop.pbx.call("inbound-answered", speed=6.0)  # what works in between: else the breaker would rightly leave it in peace
+        await _told(place, shop, 90)
+        row.survived += 1
+    for trouble in ("cut", "frozen"):
+        row.tries()
+        if trouble == "cut":
+            await crm.cable.cut()
+        else:
+            crm.cable.stall()
+        await shop.pbx.call("inbound-answered", speed=6.0)
+        await asyncio.sleep(2)
+        await crm.cable.mend()
+        await _told(place, shop, 90)
+        row.survived += 1
+
+
+async def _told(place: World, shop: Shop, timeout_s: float) -> None:
+    """Until nothing of this enterprise waits; what waits is due."""
+    until = time.monotonic() + timeout_s
+    mine, renamed = f"enterprise_number = '{shop.number}'", 0
+    while True:
+        await place.sql(f"update deliveries set due_at = now() where {mine} and state = 'waiting' and due_at > now(); select 1")
+        [found] = await place.sql(
+            f"select (select count(*) from deliveries where {mine} and state in ('waiting', 'sending')) as n, "
+            f"(select count(*) from connections where {mine} and state = 'needs_reauth') as refused"
+        )
+        if found["n"] == 0:
+            return
+        if found["refused"]:  # it said that the credentials are no good: only a person helps, who saves the settings again
+            renamed += 1
+            await place.daemon.put({**shop.document(), "name": f"Shop {shop.number}, saved {renamed} {time.time()}"})
+        if time.monotonic() > until:
+            raise RuntimeError(f"{shop.crms[0].name} was not told: {place.daemon.log.read_text(errors='replace')[-2000:]}")
+        await asyncio.sleep(0.3)
+
+
+async def dead_crm(row: Row, size: Size) -> None:
+    """One enterprise's CRM answers nothing at all while its PBX rings on; another's popups meanwhile."""
+    seconds = max(3.0, 20.0 * size.scale)
+    async with world([[RetailCrm()], [RetailCrm()]]) as place:
+        dead, quiet = place.shops
+        calm = await _popups(place, quiet, seconds, size.seed)
+        row.tries()
+        dead.crms[0].cable.stall()
+        place._stop.clear()
+        stop = asyncio.Event()
+        busy = asyncio.create_task(_ring(dead, stop))
+        during = await _popups(place, quiet, seconds, size.seed + 1)
+        stop.set()
+        await busy
+        await dead.crms[0].cable.mend()
+        row.survived += 1
+        row.notes.append(f"the other's popups: {_spread(calm)} before, {_spread(during)} during")
+        await accounted(row, place)
+
+
+async def _ring(shop: Shop, stop: asyncio.Event) -> None:
+    calls = set()
+    while not stop.is_set():
+        calls.add(asyncio.create_task(shop.pbx.call("inbound-answered", speed=4.0)))
+        await asyncio.sleep(0.25)
+    await asyncio.gather(*calls)
+
+
+# -- F13 ------------------------------------------------------------------------------------------------------------------------------
+
+
+async def mixed(row: Row, size: Size) -> None:
+    """Random trouble on every line at once: PBX, PostgreSQL, CRM; changed every second or so. Then calm."""
+    chance = random.Random(size.seed)
+    seconds = max(6.0, 240.0 * size.scale)
+    async with world(both()) as place:
+        place.start_traffic(RATE, size.seed)
+        cables = [place.to_db, *(shop.line for shop in place.shops), *(crm.cable for shop in place.shops for crm in shop.crms)]
+        since, until = time.time(), time.monotonic() + seconds
+        while time.monotonic() < until:
+            cable = chance.choice(cables)
+            row.tries()
+            await _worsen(cable, chance)
+            await asyncio.sleep(chance.uniform(0.1, 1.5))
+            if chance.random() < 0.7:
+                await cable.mend()
+            row.survived += 1
+        for cable in cables:
+            await cable.mend()
+            await cable.reset()
+        await place.until(lambda: all(shop.pbx.is_heard for shop in place.shops), 90, "every line is up again")
+        await asyncio.sleep(3)
+        for shop in place.shops:
+            shop.blind.append((since, time.time()))
+        await _stored_again(place)
+        await accounted(row, place)
+
+
+async def _worsen(cable: object, chance: random.Random) -> None:
+    from lab.cable import Cable
+
+    assert isinstance(cable, Cable)
+    match chance.choice(("latency", "slices", "thin", "limit", "reset", "cut", "stall", "strand")):
+        case "latency":
+            cable.trouble = Trouble(latency_s=chance.uniform(0, 0.2), jitter_s=chance.uniform(0, 0.5))
+        case "slices":
+            cable.trouble = Trouble(slice_bytes=chance.randint(1, 300))
+        case "thin":
+            cable.trouble = Trouble(bandwidth=chance.randint(5_000, 100_000), slow_close_s=chance.uniform(0, 1))
+        case "limit":
+            cable.trouble = Trouble(limit_bytes=chance.randint(200, 20_000))
+        case "reset":
+            await cable.reset()
+        case "cut":
+            await cable.cut()
+        case "stall":
+            cable.stall()
+        case _:
+            cable.strand()

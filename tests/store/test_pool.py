@@ -1,0 +1,81 @@
+"""The pool when its server goes without a word, and what a database that takes no writes does to readiness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from daemon.store import leases as leases_module
+from daemon.store import pool as pool_module
+from daemon.store.leases import LeaseLost, Leases
+from daemon.store.pool import Database
+from daemon.supervisor import Supervisor
+from lab.cable import Cable
+from lab.run import short_directory
+
+KEY = ("0367", "main")
+
+
+@pytest.fixture
+async def through(database_url: str) -> AsyncIterator[tuple[Cable, str]]:
+    """A cable before the server's Unix socket, and the URL through it."""
+    host = parse_qs(urlsplit(database_url).query)["host"][0]
+    folder = short_directory("vochid-pool-")
+    cable = Cable(Path(host) / ".s.PGSQL.5432", folder / ".s.PGSQL.5432")
+    await cable.mend()
+    yield cable, database_url.replace(f"host={host}", f"host={folder}")
+    await cable.cut()
+    (folder / ".s.PGSQL.5432").unlink(missing_ok=True)
+    folder.rmdir()
+
+
+async def test_connections_whose_server_went_without_a_word_are_given_up_and_new_ones_work(through: tuple[Cable, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "COMMAND_DEADLINE_S", 0.5)
+    monkeypatch.setattr(pool_module, "ACQUIRE_DEADLINE_S", 0.5)
+    cable, url = through
+    db = await Database.open(url, size=2)
+    try:
+        assert await db.fetchval("select 1") == 1
+        await asyncio.gather(db.fetchval("select pg_sleep(0.05)"), db.fetchval("select pg_sleep(0.05)"))
+        cable.stall()  # not even a request to cancel gets through
+        async with asyncio.timeout(20):
+            for _ in range(4):
+                with pytest.raises((OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+                    await db.fetchval("select 2")
+            cable.strand()
+            assert await db.fetch("select 3") == [(3,)]
+    finally:
+        db._pool.terminate()
+
+
+async def test_a_database_that_takes_no_writes_makes_the_leases_stale(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases_module, "RENEW_S", 0.05)
+    monkeypatch.setattr(leases_module, "TTL_S", 2.0)
+    db = await Database.open(database_url)
+    leases, supervisor = Leases(db, "test"), Supervisor("test")
+    owner = await asyncpg.connect(database_url)
+    try:
+        await leases.take(KEY)
+        supervisor.serve("leases", leases.run)
+        await asyncio.sleep(0.2)
+        assert leases.is_fresh
+        await owner.execute("alter function renew_leases(text, double precision) rename to renewed_no_more")  # as a full disk: reads work, writes fail
+        async with asyncio.timeout(30):
+            while leases.is_fresh:
+                await asyncio.sleep(0.02)
+        with pytest.raises(LeaseLost):
+            leases.epoch(KEY)
+        assert await db.fetchval("select true") is True  # it answers all the while
+        await owner.execute("alter function renewed_no_more(text, double precision) rename to renew_leases")
+        async with asyncio.timeout(30):
+            while not leases.is_fresh:
+                await asyncio.sleep(0.02)
+    finally:
+        await supervisor.stop()
+        await owner.close()
+        await db.close()
