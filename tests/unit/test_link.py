@@ -50,8 +50,6 @@ class Handler:
     def on_down(self, reason: str) -> None:
         self.downs.append(reason)
 
-    def on_bytes(self, data: bytes, at: float) -> None: ...
-
 
 @asynccontextmanager
 async def linked(pbx: FakePbx, *, secret: str | None = None, wait: bool = True) -> AsyncIterator[tuple[Link, Handler]]:
