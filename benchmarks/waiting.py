@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 
@@ -102,10 +103,10 @@ async def _costs(outbox: Outbox, db: Database, claims: int, *, one: bool) -> dic
         if turn < 3:
             await outbox.claim(*key, POLICY, KINDS, ROOM, 30.0)  # the driver learns the types
         else:
-            got = await timed("claim", lambda key=key: outbox.claim(*key, POLICY, KINDS, ROOM, 30.0))  # type: ignore[misc]
+            got = await timed("claim", partial(outbox.claim, *key, POLICY, KINDS, ROOM, 30.0))
             settled = [Settled(c.delivery, Verdict("delivered")) for request in got.requests for c in request]  # type: ignore[attr-defined]
-            await timed("settle", lambda key=key, settled=settled: outbox.settle(*key, settled, []))  # type: ignore[misc]
-            await timed("claim popups alone", lambda key=key: outbox.claim(*key, SHARED, list(POPUPS), 1, 30.0))  # type: ignore[misc]
+            await timed("settle", partial(outbox.settle, *key, settled, []))
+            await timed("claim popups alone", partial(outbox.claim, *key, SHARED, list(POPUPS), 1, 30.0))
         if turn % 40 == 4:
             await timed("due connections", outbox.due)
             await timed("expired claims", outbox.release_expired)
