@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.call_model import GOLDEN, NAMES, VIEW
-from daemon.ami.session import EventReceived, Session
+from daemon.ami.session import Session
+from daemon.ami.wire import Frame
 from daemon.calls.correlator import Correlator
 
 CHUNK_BYTES = 16 * 1024
@@ -112,8 +113,8 @@ def _vochid() -> Read:
         seen = 0
         for chunk in chunks:
             for output in session.receive(chunk, 0.0):
-                if isinstance(output, EventReceived) and output.frame.event:
-                    output.frame.get("Uniqueid")
+                if isinstance(output, Frame) and output.event:
+                    output.get("Uniqueid")
                     seen += 1
         return seen
 
@@ -127,10 +128,10 @@ def _with_calls(ended: list[str]) -> Read:
         at, seen = 1_000_000.0, 0
         for chunk in chunks:
             for output in session.receive(chunk, at):
-                if isinstance(output, EventReceived):
+                if isinstance(output, Frame):
                     at += 0.001
                     seen += 1
-                    for change in model.feed(output.frame, at):
+                    for change in model.feed(output, at):
                         if change.call.ended_at is not None:
                             ended.append(change.call.id)
         return seen

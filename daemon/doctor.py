@@ -157,8 +157,6 @@ class _Listener:
 
     def on_down(self, reason: str) -> None: ...
 
-    def on_bytes(self, data: bytes, at: float) -> None: ...
-
 
 async def check_pbx(pbx: Pbx) -> AsyncIterator[Check]:
     """Login, rights, event classes and clock by our own client; the login once more by panoramisk."""

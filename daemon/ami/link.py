@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol, assert_never, cast
+from typing import Protocol, assert_never, cast, runtime_checkable
 
 import structlog
 
@@ -28,7 +28,6 @@ from daemon.ami.session import (
     Answer,
     Answered,
     Broken,
-    EventReceived,
     LoggedIn,
     Output,
     Refused,
@@ -100,8 +99,13 @@ class LinkHandler(Protocol):
     def on_down(self, reason: str) -> None:
         """The connection is gone."""
 
+
+@runtime_checkable
+class HearsBytes(Protocol):
+    """A listener that wants the raw stream after login too, for a tape."""
+
     def on_bytes(self, data: bytes, at: float) -> None:
-        """The raw stream after login, for traces."""
+        """What one read of the socket gave, at Unix time `at` in seconds."""
 
 
 class LinkDown(Exception):
@@ -123,8 +127,10 @@ class _Protocol(asyncio.Protocol):
         self._pinned = pinned
         self._session = session
         self._handler = handler
+        self._on_bytes = handler.on_bytes if isinstance(handler, HearsBytes) else None
         self._on_state = on_state
         self._transport: asyncio.Transport | None = None
+        self._clock: asyncio.TimerHandle | None = None
         self.waiters: dict[str, asyncio.Future[Answer]] = {}
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.verdict: Output | None = None
@@ -136,6 +142,7 @@ class _Protocol(asyncio.Protocol):
             self._session.lost()
             self.verdict = Broken(problem)
             self.abort()
+        self._clock = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def data_received(self, data: bytes) -> None:
         if self._rest:
@@ -160,11 +167,14 @@ class _Protocol(asyncio.Protocol):
 
     def _hear(self, data: bytes) -> None:
         at = time.time()
-        if self._session.state is State.READY:
-            self._guarded(lambda: self._handler.on_bytes(data, at))
+        if self._on_bytes is not None and self._session.state is State.READY:
+            tapped = self._on_bytes
+            self._guarded(lambda: tapped(data, at))
         self._obey(self._session.receive(data, time.monotonic()), at)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
         rest, self._rest = self._rest, b""
         if rest and self.verdict is None:  # it had arrived
             self._hear(rest)
@@ -173,7 +183,9 @@ class _Protocol(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(reason)
 
-    def tick(self) -> None:
+    def _tick(self) -> None:
+        """A timer, and no task that wakes: a thousand links tick a thousand times a second."""
+        self._clock = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._obey(self._session.tick(time.monotonic()), time.time())
 
     def write(self, data: bytes) -> None:
@@ -187,8 +199,8 @@ class _Protocol(asyncio.Protocol):
     def _obey(self, outputs: list[Output], at: float) -> None:
         for output in outputs:
             match output:
-                case EventReceived(frame):
-                    self._deliver(frame, at)
+                case Frame():
+                    self._deliver(output, at)
                 case Write(data):
                     self.write(data)
                 case Answered(action_id, answer):
@@ -286,10 +298,7 @@ class Link:
             protocol = await asyncio.wait_for(self._connect(), CONNECT_DEADLINE_S)
         self._protocol = protocol
         try:
-            while not protocol.closed.done():
-                await asyncio.wait({protocol.closed}, timeout=TICK_S)
-                protocol.tick()
-            return protocol.closed.result(), protocol.verdict
+            return await asyncio.shield(protocol.closed), protocol.verdict
         except asyncio.CancelledError:
             if self._session is not None and self._session.state is State.READY:
                 protocol.write(self._session.send(Logoff(), time.monotonic())[1].data)

@@ -55,8 +55,6 @@ class DeviceWatch:
         self.link = None
         self.devices.forget()
 
-    def on_bytes(self, data: bytes, at: float) -> None: ...
-
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -101,7 +99,3 @@ class Together:
     def on_down(self, reason: str) -> None:
         for handler in self._handlers:
             handler.on_down(reason)
-
-    def on_bytes(self, data: bytes, at: float) -> None:
-        for handler in self._handlers:
-            handler.on_bytes(data, at)

@@ -8,7 +8,7 @@ without an empty line after it. A frame keeps its bytes and decodes a value when
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,21 +36,21 @@ class ActionError(ValueError):
 
 @lru_cache(maxsize=1_024)
 def _line_of(header: str) -> bytes:
-    """How the line of a header begins, in lower case, with the line break before it."""
-    return b"\r\n" + header.lower().encode() + b":"
+    """How the line of a header begins, with the line break before it."""
+    return b"\r\n" + header.encode() + b":"
 
 
 class Frame:
     """One message as it came. Equality is by bytes.
 
-    `get` answers the first value of a header, whatever its case; a header without a value is the empty string.
+    `get` answers the first value of a header as it is spelled, else in any other case; a header without a value is the empty string.
     """
 
     __slots__ = ("_lines", "event", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._lines: bytes | None = None  # in lower case, each with its line break before it; made when a header is first asked for
+        self._lines: bytes | None = None  # in lower case, each with its line break before it; made when one is not there as it is spelled
         if raw.startswith(b"Event: "):
             end = raw.find(b"\r\n", 7)
             self.event = raw[7 : end if end >= 0 else len(raw)].decode("ascii", "replace")
@@ -60,13 +60,16 @@ class Frame:
     def get(self, header: str) -> str | None:
         """The first value of `header`, undecodable bytes replaced; None when the header is absent.
 
-        Looked up among the bytes: of a frame's thirty headers few are ever asked for.
+        Looked up among the bytes: of a frame's thirty headers few are ever asked for, and Asterisk spells them always alike.
         """
+        key = _line_of(header)
+        found = self.raw.find(key)
+        if found >= 0:
+            return self._value(found + len(key))
         lines = self._lines
         if lines is None:
             lines = self._lines = b"\r\n" + self.raw.lower()
-        key = _line_of(header)
-        found = lines.find(key)
+        found = lines.find(key.lower())
         return None if found < 0 else self._value(found + len(key) - 2)
 
     def _value(self, start: int) -> str:
@@ -114,10 +117,11 @@ class FrameReader:
     """Cuts a byte stream into frames, whatever its chunking; holds at most MAX_FRAME_BYTES.
 
     `feed` returns frames and Skipped markers in order and raises WireError when no end of frame comes for
-    MAX_SKIP_BYTES. The result does not depend on how the stream was cut.
+    MAX_SKIP_BYTES. The result does not depend on how the stream was cut. Events of the names in `noise` are left out on their first bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noise: Set[bytes] = frozenset()) -> None:
+        self._noise = noise
         self._parts: list[bytes] = []
         self._size = 0
         self._last = b""
@@ -129,14 +133,20 @@ class FrameReader:
         if _END not in self._last + data:
             self._keep(data)
             return []
-        stream = b"".join((*self._parts, data))
+        stream = b"".join((*self._parts, data)) if self._parts else data
         self._parts, self._size, self._last = [], 0, b""
         frames: list[Frame | Skipped] = []
-        *whole, rest = stream.split(_END)
-        for index, raw in enumerate(whole):
-            if index == 0 and self._skipping_bytes:
-                frames.append(Skipped("oversize", self._skipping_bytes + len(raw)))
-                self._skipping_bytes = 0
+        whole = stream.split(_END)
+        rest = whole.pop()
+        if self._skipping_bytes:
+            frames.append(Skipped("oversize", self._skipping_bytes + len(whole.pop(0))))
+            self._skipping_bytes = 0
+        noise = self._noise
+        for raw in whole:
+            if _is_plain(raw):
+                name = raw[7 : raw.find(b"\r\n", 7)]
+                if name not in noise:
+                    frames.append(Frame(raw))
             else:
                 frames.extend(_accept(raw))
         if rest:
@@ -152,6 +162,17 @@ class FrameReader:
             self._parts, self._size = [self._last], len(self._last)
             if self._skipping_bytes > MAX_SKIP_BYTES:
                 raise WireError(f"no end of message within {MAX_SKIP_BYTES} bytes")
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Whether nothing is to be judged: an event, all of it, of a size and a number of lines that no limit is about. Nearly all are."""
+    return (
+        raw.startswith(b"Event: ")
+        and len(raw) < 2 * MAX_HEADERS  # each line has two bytes at least
+        and raw.find(b"Event: ", 7) < 0
+        and raw.find(b"\r\n", 7) > 0
+        and raw[-1] not in b"\r\n"
+    )
 
 
 def _accept(raw: bytes) -> Iterable[Frame | Skipped]:

@@ -85,6 +85,8 @@ class PbxFeed:
         self._urgent = asyncio.Event()
         self._all_stored = asyncio.Event()
         self._all_stored.set()
+        self._stirred = asyncio.Event()  # time matters: something was heard, calls live or the line is dead
+        self._heard = asyncio.Event()  # there is something to be sorted into traces
         self._buffer: list[tuple[Frame, float]] | None = None
         self._resyncing: asyncio.Task[None] | None = None
         self._is_stale = False  # something was missed while the snapshot was read: it must be read again
@@ -93,6 +95,7 @@ class PbxFeed:
         self._astray: set[str] = set()
         self._supervisor = Supervisor(f"feed {view.enterprise}/{view.pbx}")
         self._events = metrics.AMI_EVENTS.labels(view.enterprise)
+        self._uncounted = 0
         self._link: Link | None = None
 
     @property
@@ -133,11 +136,16 @@ class PbxFeed:
         self._resync_soon(link)
 
     def on_event(self, frame: Frame, at: float) -> None:
+        self._uncounted += 1
+        if self._uncounted == 1:  # the first for a while
+            self._follow_clock()
+            self._stirred.set()
         at = self._now()  # not the link's: a clock that is set in mid-call must not stretch it
-        self._events.inc()
         if (watcher := self._watchers.get(frame.event)) is not None:
             watcher((self._model.view.enterprise, self._model.view.pbx), frame, at)
         if self._tracer is not None:
+            if not self._tracer.inbox:
+                self._heard.set()
             self._tracer.inbox.append((frame, at))
         if self._buffer is None:
             self._take(self._model.feed(frame, at))
@@ -161,6 +169,7 @@ class PbxFeed:
 
     def on_down(self, reason: str) -> None:
         self._link = None
+        self._stirred.set()
         if self._resyncing is not None:
             self._resyncing.cancel()
         if self._unseen_since is None:
@@ -170,8 +179,6 @@ class PbxFeed:
         if self._is_synced:  # else it is not known which boot they belong to: CDR tells of them
             self._feed(buffered)
         self._on_state(self._model.view.enterprise, self._model.view.pbx, "down", reason)
-
-    def on_bytes(self, data: bytes, at: float) -> None: ...
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -229,6 +236,7 @@ class PbxFeed:
         self._model.view = replace(self._model.view, boot=boot)
         self._is_synced = True
         self._astray = set()
+        self._stirred.set()
         self._take(self._model.take_in(events_of(snapshot, self._model.present(), born), snapshot.at))
         if not is_reused:  # only now: what is left of their calls has to be found together with them
             self._take(self._model.lose(verdict.gone, now))
@@ -266,9 +274,13 @@ class PbxFeed:
             await self._note_seen()
 
     async def _keep_traces(self) -> None:
+        assert self._tracer is not None
         while True:
+            await self._heard.wait()
             await asyncio.sleep(TRACE_S)
             await self._put_away()
+            if self._tracer.is_empty and not self._unpacked and not self._unstored:
+                self._heard.clear()
 
     async def _put_away(self, *, last: bool = False) -> None:
         """Stores what is new of all calls' traces. While the database is away they wait; what is too much is let go, the oldest first."""
@@ -305,22 +317,33 @@ class PbxFeed:
             await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, self._now())
 
     async def _tick(self) -> None:
+        """Time passes only where it matters: a thousand still PBXs must cost nothing."""
         while True:
+            await self._stirred.wait()
             await asyncio.sleep(TICK_S)
-            if step_s := self._clock.look(time.time(), time.monotonic(), is_idle=not self._model.live_calls):
-                log.warning("the clock was set, calls are dated by it from now on", pbx=self._name, step_s=round(step_s, 1))
-                if self._unseen_since is not None:
-                    self._unseen_since += step_s
+            self._events.inc(self._uncounted)
+            self._uncounted = 0
+            self._follow_clock()
             now = self._now()
             self._take(self._model.tick(now))
+            if self._link is not None and not self._model.live_calls:
+                self._stirred.clear()
             if self._unseen_since is not None and self._link is None and now - self._unseen_since > GIVE_UP_S:
                 self._take(self._model.lose(self._model.knows(), now))
+
+    def _follow_clock(self) -> None:
+        step_s = self._clock.look(time.time(), time.monotonic(), is_idle=not self._model.live_calls)
+        if step_s:
+            log.warning("the clock was set, calls are dated by it from now on", pbx=self._name, step_s=round(step_s, 1))
+            if self._unseen_since is not None:
+                self._unseen_since += step_s
 
     def _take(self, changes: list[CallChange]) -> None:
         if not changes:
             return
         if self._tracer is not None:
             self._tracer.changed(changes)
+            self._heard.set()
         for change in changes:
             if change.call.ended_at is not None and change.call.result is not None:
                 metrics.CALLS.labels(str(change.call.direction), str(change.call.result)).inc()

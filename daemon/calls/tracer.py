@@ -101,6 +101,11 @@ class Tracer:
     def size_bytes(self) -> int:
         return self._size
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be sorted, put away or forgotten."""
+        return not (self.inbox or self._buckets or self._due)
+
     def changed(self, changes: Iterable[CallChange]) -> None:
         """The model said this."""
         for change in changes:

@@ -6,14 +6,9 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from daemon.ami import link as link_module
 from daemon.ami.actions import CoreShowChannels, CoreStatus, Ping
@@ -24,6 +19,7 @@ from daemon.ami.session import RefusedFor
 from daemon.ami.wire import Frame, Skipped
 from daemon.supervisor import Supervisor
 from lab.fakepbx import FakePbx
+from lab.fleet import self_signed
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -49,8 +45,6 @@ class Handler:
 
     def on_down(self, reason: str) -> None:
         self.downs.append(reason)
-
-    def on_bytes(self, data: bytes, at: float) -> None: ...
 
 
 @asynccontextmanager
@@ -274,21 +268,6 @@ async def test_tls_is_checked_by_authority_or_by_pinned_fingerprint(tmp_path: Pa
     finally:
         server.close()
         await pbx.stop()
-
-
-def self_signed(directory: Path) -> tuple[Path, Path, str]:
-    """A certificate as PBXs have them: signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pbx")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (directory / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (directory / "key.pem").write_bytes(private)
-    return directory / "cert.pem", directory / "key.pem", made.fingerprint(hashes.SHA256()).hex()
 
 
 def test_delays_grow_with_full_jitter_up_to_their_cap() -> None:

@@ -15,7 +15,6 @@ from daemon.ami.session import (
     ActionFailed,
     Answered,
     Broken,
-    EventReceived,
     LoggedIn,
     Refused,
     RefusedFor,
@@ -93,7 +92,7 @@ def test_an_answer_finds_its_action_between_events() -> None:
     action_id, _ = session.send(Ping(), 0.0)
     event = message(("Event", "Hangup"), ("Uniqueid", "1"))
     outputs = session.receive(event + message(("Response", "Success"), ("ActionID", action_id), ("Ping", "Pong")) + event, 0.0)
-    assert [type(output) for output in outputs] == [EventReceived, Answered, EventReceived]
+    assert [type(output) for output in outputs] == [Frame, Answered, Frame]
 
 
 def test_a_list_is_answered_once_with_all_its_items() -> None:
@@ -120,7 +119,7 @@ def test_answers_and_events_of_other_clients_are_not_ours() -> None:
     session.send(Ping(), 0.0)
     assert session.receive(message(("Response", "Success"), ("ActionID", "1")), 0.0) == []
     [event] = session.receive(message(("Event", "OriginateResponse"), ("ActionID", "other-1"), ("Response", "Failure")), 0.0)
-    assert isinstance(event, EventReceived)
+    assert isinstance(event, Frame)
 
 
 def test_every_action_in_flight_ends_when_the_connection_does() -> None:
@@ -175,7 +174,7 @@ def test_a_skipped_frame_is_told() -> None:
 def test_frames_with_doubled_event_and_action_id_headers_do_no_harm() -> None:
     session = logged_in()
     outputs = session.receive(b"Event: A\r\nEvent: B\r\nActionID: 1\r\nActionID: 2\r\nMessage: x\r\nMessage: y\r\n\r\n", 0.0)
-    assert [type(output) for output in outputs] == [EventReceived]
+    assert [type(output) for output in outputs] == [Frame]
 
 
 def test_an_originate_response_is_not_taken_for_the_end_of_a_list() -> None:
@@ -183,7 +182,7 @@ def test_an_originate_response_is_not_taken_for_the_end_of_a_list() -> None:
     action_id, _ = session.send(CoreShowChannels(), 0.0)
     session.receive(message(("Response", "Success"), ("ActionID", action_id)), 0.0)
     [event] = session.receive(message(("Event", "OriginateResponse"), ("ActionID", "zz"), ("Response", "Success")), 0.0)
-    assert isinstance(event, EventReceived)
+    assert isinstance(event, Frame)
 
 
 def test_action_ids_are_random_per_connection_and_short() -> None:
@@ -206,7 +205,7 @@ def test_events_glued_to_the_greeting_or_sent_before_the_login_do_no_harm() -> N
     session = Session("vochid", SECRET, "abc", 0.0)
     outputs = session.receive(BANNER + message(("Event", "FullyBooted")) + message(("Response", "Success"), ("ActionID", "x")), 0.0)
     assert [frame.get("Action") for frame in sent(outputs)] == ["Challenge"]
-    assert not any(isinstance(output, EventReceived) for output in outputs)
+    assert not any(isinstance(output, Frame) for output in outputs)
 
 
 def test_a_list_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,26 @@ def test_headers_are_found_in_any_case_and_an_empty_one_is_the_empty_string() ->
     assert (frame.get("uniqueid"), frame.get("Empty"), frame.get("NoSpace"), frame.get("Absent")) == ("7", "", "v", None)
 
 
+def test_of_two_spellings_the_one_that_was_asked_for_is_found_first() -> None:
+    frame = Frame(b"Event: X\r\nUNIQUEID: 1\r\nUniqueid: 2\r\nuniqueid: 3\r\nAccount: a")
+    assert (frame.get("Uniqueid"), frame.get("uniqueid"), frame.get("uniqueID"), frame.get("ACCOUNT")) == ("2", "3", "1", "a")
+
+
+NOISY = FrameReader(frozenset({b"RTCPSent"}))
+
+
+@given(st.lists(st.sampled_from([b"RTCPSent", b"RTCPSentAgain", b"Hangup"]), max_size=20), st.integers(1, 30))
+def test_noise_is_left_out_however_it_is_cut_and_nothing_else_is(names: list[bytes], size: int) -> None:
+    stream = b"".join(b"Event: %s\r\nPrivilege: reporting,all\r\n\r\n" % name for name in names)
+    read = [item for at in range(0, len(stream), size) for item in NOISY.feed(stream[at : at + size])]
+    assert [item.event.encode() for item in read if isinstance(item, Frame)] == [name for name in names if name != b"RTCPSent"]
+
+
+def test_an_event_that_is_glued_to_noise_is_not_left_out_with_it() -> None:
+    read = NOISY.feed(b"Event: RTCPSent\r\nPrivilege: reporting,all\r\nTo: 1.2.3.4Event: Hangup\r\nPrivilege: call,all\r\nUniqueid: 18\r\n\r\n")
+    assert [item.event if isinstance(item, Frame) else item.reason for item in read] == ["truncated", "Hangup"]
+
+
 def test_a_repeated_header_gives_its_first_value_and_all_of_them_on_demand() -> None:
     frame = Frame(b"Event: X\r\nEvent: Y\r\nActionID: 1\r\nActionID: 2\r\nVariable: a\r\nvariable: b")
     assert (frame.event, frame.get("ActionID"), frame.get_all("Variable")) == ("X", "1", ["a", "b"])
