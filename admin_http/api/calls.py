@@ -82,11 +82,9 @@ async def now(ask: Ask) -> web.StreamResponse:
     tenancy = ask.services.tenants.get(ask.enterprise)
     if tenancy is None:
         raise NotFound(f"there is no enterprise {ask.enterprise}")
-    device = ask.services.device
-    phones = [
-        {"number": phone.number, "owner": phone.owner, "device": str(device(ask.enterprise, phone.number))} for phone in tenancy.enterprise.internal_phones
-    ]
-    pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
+    states = await ask.services.devices(ask.enterprise, [phone.number for phone in tenancy.enterprise.internal_phones])
+    phones = [{"number": phone.number, "owner": phone.owner, "device": str(states[phone.number])} for phone in tenancy.enterprise.internal_phones]
+    pbxs = [{"id": name, "state": str(link.state)} for (_, name), link in ask.services.links(ask.enterprise).items()]
     return answer({"calls": await ask.services.calls.live(ask.enterprise), "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
 
 
@@ -101,6 +99,8 @@ async def live(ask: Ask) -> web.StreamResponse:
                     news = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                 except TimeoutError:
                     continue  # the stream's own ping shows that it lives
+                if news is None:
+                    break
                 await stream.send(json.dumps(news.data, ensure_ascii=False), event=news.topic)
     return stream
 

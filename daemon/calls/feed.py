@@ -116,6 +116,13 @@ class PbxFeed:
         await self._supervisor.stop()
         await self._put_away(all_ended=True)
 
+    async def abandon(self) -> None:
+        """Another process reads this PBX, or did meanwhile: what waits to be stored is told by it, and nothing more is written from here."""
+        if self._waiting:
+            log.warning("changes given up: another daemon has read this pbx", pbx=self._name, changes=len(self._waiting))
+        self._waiting.clear()
+        await self._supervisor.stop()
+
     def set_view(self, view: PbxView) -> None:
         """New settings of the same PBX; calls in progress go on under them."""
         if view != self._model.view:
@@ -269,14 +276,14 @@ class PbxFeed:
             return
         traces = await asyncio.to_thread(lambda: [pack(one, self._masker) for one in ripe])
         try:
-            await self._recorder.keep_traces(self._model.view.enterprise, traces)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            await self._recorder.keep_traces(self._model.view.enterprise, self._model.view.pbx, traces)
+        except (LeaseLost, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             log.warning("traces let go", pbx=self._name, calls=len(traces), error=str(error)[:200])
 
     async def _note_seen(self) -> None:
         """Up to here nothing was missed: what a next process needs to know."""
         view = self._model.view
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with contextlib.suppress(LeaseLost, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, time.time())
 
     async def _tick(self) -> None:
