@@ -146,9 +146,9 @@ declare
   others record;
   held double precision;
 begin
+  perform pg_advisory_xact_lock(hashtextextended('share_budgets', 0));
   delete from budget_shares b where (b.owner = p_owner and not p_wants ? b.account) or b.expires_at <= now() - interval '1 minute';
-  for one in select key, value::text::float8 as wants from jsonb_each(p_wants) order by key loop
-    perform pg_advisory_xact_lock(hashtextextended('budget ' || one.key, 0));
+  for one in select key, value::text::float8 as wants from jsonb_each(p_wants) loop
     select coalesce(sum(b.part), 0) as parts, count(*) + 1 as users, coalesce(array_agg(b.wants), '{}') as wanted into others
       from budget_shares b where b.account = one.key and b.owner <> p_owner and b.expires_at > clock_timestamp();
     held := greatest(1.0 / others.users, 1 - (select coalesce(sum(least(w, 1.0 / others.users)), 0) from unnest(others.wanted) as w));

@@ -76,7 +76,8 @@ class Budgets:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                await asyncio.wait_for(self.divide(), TTL_S - SAFETY_S)
+                async with asyncio.timeout(TTL_S - SAFETY_S):
+                    await self.divide()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 log.warning("the limits of CRM accounts were not divided anew", error=str(error)[:200])
             if self._living() > 1 and time.monotonic() - self._shared_at > TTL_S - SAFETY_S:

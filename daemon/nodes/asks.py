@@ -113,7 +113,8 @@ class Asks:
             raise NoAnswer from None
         if not waiting.taken and not waiting.answers:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiting.news.wait(), self._taken_within_s)
+                async with asyncio.timeout(self._taken_within_s):
+                    await waiting.news.wait()
         if not waiting.taken and not waiting.answers and await self._taken_back(ask_id):
             raise NotTaken
         while not waiting.answers:

@@ -100,7 +100,8 @@ class Post:
                 listener()
             while not gone.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(gone.wait(), PULSE_S)
+                    async with asyncio.timeout(PULSE_S):
+                        await gone.wait()
                     return
                 await connection.fetchval("select true", timeout=PULSE_S)  # a line that only looks alive is found out
         finally:

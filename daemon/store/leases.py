@@ -131,10 +131,12 @@ class Leases:
         """Says that this process lives and renews; what could not be renewed is gone."""
         while not self._is_over:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), RENEW_S)
+                async with asyncio.timeout(RENEW_S):
+                    await self._soon.wait()
             self._soon.clear()
             try:
-                await asyncio.wait_for(self.beat(), RENEW_S * 2)
+                async with asyncio.timeout(RENEW_S * 2):
+                    await self.beat()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 log.warning("leases could not be renewed", error=str(error))
 

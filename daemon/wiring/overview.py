@@ -54,10 +54,11 @@ class Overview:
         found = []
         for name, settings in tenancy.integrations.items():
             account, rates = self._crm.rates(enterprise, name)
+            share = round(self._crm.budgets.share(account), 3)
             state = states.get(name, {"state": "ok", "reason": "", "since": None})
             found.append(
                 {"integration": name, "enabled": settings.enabled, "mode": settings.mode, "account": account, **state,
-                 **asdict(health.get(name, _UNKNOWN)), "rates": rates}
+                 **asdict(health.get(name, _UNKNOWN)), "rates": rates, "share": share}
             )  # fmt: skip
         return found
 

@@ -82,7 +82,8 @@ class Pbxs:
             except _AWAY as error:
                 log.warning("the database is away, PBXs stay as they are", error=str(error)[:200])
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
 
     async def _look(self) -> None:
         wanted = self._wanted()

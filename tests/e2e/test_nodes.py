@@ -178,6 +178,9 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
             redirects = [frame for frame in p.pbx.heard if frame.get("Action") == "Redirect"]
             assert [(frame.get("Channel"), frame.get("Exten")) for frame in redirects] == [(CHANNEL, "150")]
 
+            # Both speak with the CRM: its limits are divided.
+            await until("both have a share of the account", lambda: divided(p))
+
             # A board there shows the call.
             await asyncio.wait_for(opened.wait(), 15)
             p.talk("1800000001")
@@ -203,6 +206,17 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
         assert len(p.crm.popups("in")) == 1
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def divided(p: Pair) -> bool:
+    """Each asks its CRM about somebody new, and says which share of the account it has."""
+    shares = []
+    for daemon in (p.one, p.two):
+        await ask(daemon.fastagi, NUMBER, f"+37529{time.monotonic_ns() % 10**7:07}", uniqueid=str(time.monotonic_ns()))
+        async with daemon.client() as client:
+            [connection] = (await client.get(f"/api/enterprises/{NUMBER}/connections")).json()["items"]
+        shares.append(connection["share"])
+    return min(shares) > 0.125 and sum(shares) <= 1.001
 
 
 async def asked(daemon: DaemonProcess, status: str) -> bool:
