@@ -47,6 +47,10 @@ class Observed(Exception):
 class Limiter(Protocol):
     """The rate limit of one CRM account, shared by everybody who speaks with it."""
 
+    @property
+    def turn(self) -> int:
+        """Changes when places that were given for later are good no longer."""
+
     def reserve(self, bucket: str, now: float) -> float:
         """Takes a place and gives the seconds to wait for it; `now` is monotonic."""
 
@@ -145,13 +149,17 @@ class CrmHttp:
         return replace(self, deadline=self.deadline + more_s)
 
     async def _wait_for_room(self, bucket: str) -> None:
-        now = time.monotonic()
-        wait_s = self.limiter.reserve(bucket, now)
-        if now + wait_s >= self.deadline:
-            self.limiter.give_back(bucket)
-            raise OverLimit(wait_s)
-        if wait_s > 0:
+        while True:
+            now, turn = time.monotonic(), self.limiter.turn
+            wait_s = self.limiter.reserve(bucket, now)
+            if now + wait_s >= self.deadline:
+                self.limiter.give_back(bucket)
+                raise OverLimit(wait_s)
+            if wait_s <= 0:
+                return
             await asyncio.sleep(wait_s)
+            if self.limiter.turn == turn:
+                return
 
     def _write_down(self, request: dict[str, Any], response: dict[str, Any], started: float) -> None:
         duration_ms = (time.monotonic() - started) * 1000 if started else 0.0

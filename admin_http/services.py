@@ -71,9 +71,10 @@ class Services:
     check: Callable[[str, str, Any | None], Awaitable[Sequence[Check]]]
     glance: Callable[[Collection[str]], Awaitable[Mapping[str, Glance]]]
     troubled: Callable[[], Awaitable[frozenset[str]]]
-    links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
+    links: Callable[[str | None], Mapping[tuple[str, str], LinkStatus]]
+    nodes: Callable[[], list[dict[str, Any]]]
     live_calls: Callable[[str], int]
-    device: Callable[[str, str], DeviceState]
+    devices: Callable[[str, Sequence[str]], Awaitable[Mapping[str, DeviceState]]]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     desk: Desk

@@ -22,6 +22,7 @@ from admin_http.visitors import parse_networks
 from daemon.asterisk.snippets import snippets_of
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
+from daemon.delivery.budgets import Budgets
 from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
@@ -58,10 +59,12 @@ from daemon.wiring.clicks import open_clicks
 from daemon.wiring.consent import Consenting
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.crm_admin import crm_admin
-from daemon.wiring.lookup import PbxPresence
+from daemon.wiring.elsewhere import Elsewhere, Everywhere
+from daemon.wiring.nodes import Nodes
 from daemon.wiring.originate import Originating
 from daemon.wiring.overview import Overview
 from daemon.wiring.pbxs import Pbxs
+from daemon.wiring.presence import PbxPresence
 from daemon.wiring.recordings import open_recordings
 from daemon.wiring.records import open_records
 from daemon.wiring.resources import open_database, open_tenants, open_vault
@@ -106,7 +109,13 @@ class App:
         at_stop(leases.drop_all)
         background = Supervisor("app")
         at_stop(background.stop)
-        crm = Crm(tenants, adapters(), sessions, db, vault)
+        nodes = Nodes(db, leases, live)
+        at_stop(nodes.asks.stop)
+        nodes.serve(background)
+        await nodes.join()
+        budgets = Budgets(db, self.owner, nodes.living, nodes.say_pause)
+        nodes.share(budgets)
+        crm = Crm(tenants, adapters(), sessions, db, vault, budgets)
         dispatcher = Dispatcher(
             outbox,
             crm,
@@ -128,13 +137,18 @@ class App:
         afterwards.start()
         self.pbxs = Pbxs(tenants, leases, recorder, dispatcher, live, afterwards, recordings.expect)
         at_stop(self.pbxs.stop)
+        nodes.look_after(self.pbxs)
+        elsewhere = Elsewhere(nodes, leases, tenants, self.pbxs)
         self._posted = PostedCalls(db, crm, self.owner, self.pbxs.stored, recordings.attach)
-        originating = Originating(db, tenants, self.pbxs)
+        originating = Originating(db, tenants, self.pbxs, elsewhere)
+        elsewhere.places(originating.service)
         at_stop(originating.follower.stop)
         statuses = UserStatuses(db)
-        presence = PbxPresence(self.pbxs.watches)
-        asks = PbxAsks(tenants, crm, db, self.pbxs, statuses)
+        presence = PbxPresence(self.pbxs.watches, elsewhere)
+        asks = PbxAsks(tenants, crm, db, presence, elsewhere, statuses)
         at_stop(asks.stop)
+        everywhere = Everywhere(nodes, asks.lookup, dispatcher)
+        statuses.on_change(everywhere.status_changed)
         tenants.on_erased(asks.lookup.settings_changed)
         tenants.on_erased(lambda _: recordings.forget_copies())
         records, callers = open_records(db, record_store, tenants, asks.lookup)
@@ -142,7 +156,7 @@ class App:
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")
         admin = crm_admin(tenants, crm, db, vault, egress, settings.base_url)
-        overview = Overview(db, tenants, outbox, dispatcher, crm, self.pbxs, asks.lookup, self.owner)
+        overview = Overview(db, tenants, outbox, dispatcher, crm, nodes, leases, asks.lookup, everywhere)
         keeper = TokenKeeper(tenants, crm, outbox, dispatcher)
         passwords = Passwords()
         self._stack.callback(passwords.close)
@@ -157,15 +171,13 @@ class App:
             registrations=admin.registrations,
             redirect=asks.smart_redirect,
             snippets=lambda enterprise, pbx: snippets_of(enterprise, pbx, settings.fastagi),
-            consent=Consenting(
-                crm, Consents(db, vault), admin.states, audit, settings.base_url, lambda enterprise: dispatcher.settings_changed({enterprise}), inbound
-            ),
+            consent=Consenting(crm, Consents(db, vault), admin.states, audit, settings.base_url, everywhere.cured, inbound),
             lines=admin.lines,
             with_lines=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasLines)),
             with_managers=tuple(name for name, adapter in adapters().items() if isinstance(adapter, HasManagers)),
             registering=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanRegister)),
             credentials=keeper.state,
-            amocrm=AmoCrmDoors(db, tenants, crm, asks.lookup, dispatcher.wake, settings.base_url),
+            amocrm=AmoCrmDoors(db, tenants, crm, everywhere, dispatcher.wake, settings.base_url),
             bitrix24_sync=sync,
             consenting=tuple(name for name, adapter in adapters().items() if isinstance(adapter, CanConsent)),
         )
@@ -205,7 +217,8 @@ class App:
             state=overview.state,
             refresh=overview.refresh,
             kinds={name: frozenset(adapter.policy.deadline_s) for name, adapter in adapters().items()},
-            links=lambda: {key: link.status for key, link in self.pbxs.fleet.links.items()},
+            links=nodes.links,
+            nodes=overview.nodes,
             is_ready=self.is_ready,
             admin_token=settings.admin_bearer(),
             wake=dispatcher.wake,
@@ -213,16 +226,17 @@ class App:
             started_at=time.time(),
             base_url=settings.base_url,
             trusted_proxies=parse_networks(settings.networks("trusted_proxies")),
-            device=lambda enterprise, extension: presence.at(enterprise, "", "").state(extension),
-            live_calls=lambda number: sum(feed.live_calls for key, feed in self.pbxs.feeds.items() if key[0] == number),
+            devices=presence.states,
+            live_calls=nodes.live_calls,
         )
         await self._listen(make_operator(services), settings.metrics)
         await self._listen(make_admin(services), settings.http)
+        self._stack.callback(live.close)
         await asks.start(settings.fastagi)
         for name, run in {
             "tenants": tenants.run,
-            "leases": leases.run,
             "dispatcher": dispatcher.run,
+            "limits": budgets.run,
             "pbxs": self.pbxs.run,
             "click-to-call": originating.follower.run,
             "decisions": asks.log.run,
@@ -253,7 +267,7 @@ class App:
 
     async def is_ready(self) -> bool:
         """Whether the database answers and takes writes, and everything is up; PBXs and CRMs do not count."""
-        if not self.ready or not self._leases.is_fresh:
+        if not self.ready or not self._leases.is_sure:
             return False
         try:
             return await asyncio.wait_for(self._db.fetchval("select true"), 2) is True

@@ -13,6 +13,7 @@ import structlog
 
 RESTART_FIRST_S = 0.5
 RESTART_MAX_S = 30.0
+CANCEL_AGAIN_S = 5.0  # asyncio.wait_for before Python 3.12 swallows a cancellation that comes together with what it waits for
 QUIET_AFTER_S = 60.0  # a run this long counts as healthy: the delay starts anew
 
 log = structlog.get_logger()
@@ -64,9 +65,11 @@ class Supervisor:
             self.health.pop(name, None)
         if not names:
             tasks.extend(self._jobs)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left = set(tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         delay_s = RESTART_FIRST_S

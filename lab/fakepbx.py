@@ -62,6 +62,11 @@ class FakePbx:
         await asyncio.sleep(0)
 
     @property
+    def connections(self) -> set[asyncio.StreamWriter]:
+        """Everybody who is logged in."""
+        return self._writers
+
+    @property
     def originates(self) -> list[Frame]:
         """Every Originate that came, in order."""
         return [frame for frame in self.heard if frame.get("Action") == "Originate"]

@@ -87,11 +87,9 @@ async def now(ask: Ask) -> web.StreamResponse:
     tenancy = ask.services.tenants.get(ask.enterprise)
     if tenancy is None:
         raise NotFound(f"there is no enterprise {ask.enterprise}")
-    device = ask.services.device
-    phones = [
-        {"number": phone.number, "owner": phone.owner, "device": str(device(ask.enterprise, phone.number))} for phone in tenancy.enterprise.internal_phones
-    ]
-    pbxs = [{"id": name, "state": str(link.state)} for (number, name), link in ask.services.links().items() if number == ask.enterprise]
+    states = await ask.services.devices(ask.enterprise, [phone.number for phone in tenancy.enterprise.internal_phones])
+    phones = [{"number": phone.number, "owner": phone.owner, "device": str(states[phone.number])} for phone in tenancy.enterprise.internal_phones]
+    pbxs = [{"id": name, "state": str(link.state)} for (_, name), link in ask.services.links(ask.enterprise).items()]
     calls = await ask.services.calls.live(ask.enterprise)
     known = await ask.services.callers.name(ask.enterprise, calls)
     shown = [{**call, "records": records_json(known, call)} for call in calls]
@@ -109,6 +107,8 @@ async def live(ask: Ask) -> web.StreamResponse:
                     news = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
                 except TimeoutError:
                     continue  # the stream's own ping shows that it lives
+                if news is None:
+                    break
                 data = await ask.services.callers.live(ask.enterprise, news.data) if news.topic == "call" else news.data
                 await stream.send(json.dumps(data, ensure_ascii=False), event=news.topic)
     return stream

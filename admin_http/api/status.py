@@ -14,7 +14,7 @@ from daemon.ami.link import LinkState
 
 
 async def health(request: web.Request, services: Services) -> web.Response:
-    """{"status"} for anybody; PBXs and integrations for who has a token."""
+    """{"status"} for anybody; PBXs and integrations for who has a token, the daemons for a super-admin."""
     ok = await services.is_ready()
     body: dict[str, Any] = {"status": "ok" if ok else "unavailable"}
     who = await find_principal(request, services)
@@ -26,10 +26,10 @@ async def health(request: web.Request, services: Services) -> web.Response:
 async def _details(services: Services, who: Principal) -> dict[str, Any]:
     pbxs = [
         {
-            "enterprise": number, "pbx": name, "state": str(status.state), "reason": status.reason,
-            "since": round(status.since, 3), "version": status.version,
+            "enterprise": number, "pbx": name, "node": status.node, "state": str(status.state), "reason": status.reason,
+            "since": round(status.since, 3) or None, "version": status.version,
         }
-        for (number, name), status in services.links().items()
+        for (number, name), status in services.links(None).items()
         if who.may_see(number)
     ]  # fmt: skip
     integrations = []
@@ -41,7 +41,8 @@ async def _details(services: Services, who: Principal) -> dict[str, Any]:
                 integrations.append({"enterprise": number, "integration": name, "enabled": settings.enabled, **state})
     problems = [{"enterprise": n, "problem": p} for n, t in services.tenants.all().items() if who.may_see(n) for p in t.problems]
     is_well = all(p["state"] == LinkState.READY for p in pbxs) and all(i["state"] == "ok" for i in integrations) and not problems
-    return {"status": "ok" if is_well else "degraded", "pbxs": pbxs, "integrations": integrations, "problems": problems}
+    nodes = {"nodes": services.nodes()} if who.is_super else {}
+    return {"status": "ok" if is_well else "degraded", **nodes, "pbxs": pbxs, "integrations": integrations, "problems": problems}
 
 
 async def stats(ask: Ask) -> web.StreamResponse:

@@ -51,7 +51,7 @@ def page_of(chosen: Sequence[str], asked: str) -> tuple[Sequence[str], int, int]
 async def _troubled(visit: Visit) -> set[str]:
     """Enterprises to look after: a PBX whose link is down, settings that cannot be read, a CRM that refuses, dead letters."""
     found, tenants = set(await visit.services.troubled()), visit.services.tenants.all()
-    found |= {number for (number, _), link in visit.services.links().items() if link.state is not LinkState.READY}
+    found |= {number for (number, _), link in visit.services.links(None).items() if link.state is not LinkState.READY}
     found |= {number for number, tenancy in tenants.items() if tenancy.problems}
     return {number for number in found if number in tenants and not tenants[number].enterprise.paused}
 
@@ -59,7 +59,7 @@ async def _troubled(visit: Visit) -> set[str]:
 def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
     """One enterprise's health: PBXs, CRMs, the last 24 hours."""
     services, tenancy = visit.services, visit.services.tenants.all()[number]
-    links, glance = services.links(), glance or Glance()
+    links, glance = services.links(number), glance or Glance()
     pbxs = []
     for pbx in tenancy.enterprise.pbxs:
         link = links.get((number, pbx.name))

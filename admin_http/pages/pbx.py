@@ -34,7 +34,7 @@ async def candidate_checks(visit: Visit, pbx: Pbx) -> list[Check]:
 
 
 async def show_pbxs(visit: Visit) -> web.StreamResponse:
-    links = visit.services.links()
+    links = visit.services.links(visit.number)
     rows = [(pbx, links.get((visit.number, pbx.name))) for pbx in visit.enterprise.pbxs]
     return visit.render("enterprises/pbxs.html", rows=rows)
 

@@ -75,13 +75,14 @@ class LinkTarget:
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """State of a link with its reason, since when (Unix time, s), and the failures in a row."""
+    """State of a link with its reason, since when (Unix time, s), and the failures in a row. `node`: the daemon that has it, where several are asked."""
 
     state: LinkState = LinkState.STOPPED
     reason: str = ""
     since: float = 0.0
     failures: int = 0
     version: str = ""
+    node: str = ""
 
 
 class LinkHandler(Protocol):

@@ -124,6 +124,13 @@ class PbxFeed:
         await self._supervisor.stop()
         await self._put_away(last=True)
 
+    async def abandon(self) -> None:
+        """Another process reads this PBX, or did meanwhile: what waits to be stored is told by it, and nothing more is written from here."""
+        if self._waiting:
+            log.warning("changes given up: another daemon has read this pbx", pbx=self._name, changes=len(self._waiting))
+        self._waiting.clear()
+        await self._supervisor.stop()
+
     def set_view(self, view: PbxView) -> None:
         """New settings of the same PBX; calls in progress go on under them."""
         if view != self._model.view:
@@ -294,7 +301,9 @@ class PbxFeed:
         if not self._unstored:
             return
         try:
-            await self._recorder.keep_traces(self._model.view.enterprise, self._unstored)
+            await self._recorder.keep_traces(self._model.view.enterprise, self._model.view.pbx, self._unstored)
+            self._unstored = []
+        except LeaseLost:  # whoever reads the PBX now tells its story
             self._unstored = []
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             self._let_go(str(error)[:200])
@@ -313,7 +322,7 @@ class PbxFeed:
     async def _note_seen(self) -> None:
         """Up to here nothing was missed: what a next process needs to know."""
         view = self._model.view
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with contextlib.suppress(LeaseLost, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await self._recorder.note_seen(view.enterprise, view.pbx, view.boot, self._now())
 
     async def _tick(self) -> None:

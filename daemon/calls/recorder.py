@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -51,15 +52,11 @@ class Recorder:
         for change in changes:
             record = calls[change.call.id] = change.call.to_json()
             told += [(record, item) for item in self._planner.plan(enterprise, change)]
-        try:
+        with _refusals(enterprise, pbx):
             closed = await self._db.fetchval(
                 "select record_changes($1, $2, $3, $4, $5, $6)",
                 enterprise, pbx, self._leases.owner, epoch, list(calls.values()), [outbox_row(*item) for item in told],
             )  # fmt: skip
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == LEASE_LOST:
-                raise LeaseLost(f"{enterprise}/{pbx}") from None
-            raise
         integrations = {item.integration for _, item in told}
         return integrations | await self.tell_closed(enterprise) if closed else integrations
 
@@ -100,9 +97,11 @@ class Recorder:
         """`record_recording` with what this recorder writes to and plans by."""
         return await record_recording(self._db, self._planner, call)
 
-    async def keep_traces(self, enterprise: str, traces: Sequence[Trace]) -> None:
-        """Parts of what the PBX and the model said of calls."""
-        await self._traces.add(enterprise, traces)
+    async def keep_traces(self, enterprise: str, pbx: str, traces: Sequence[Trace]) -> None:
+        """Parts of what the PBX and the model said of calls. Raises LeaseLost as `record` does."""
+        epoch = self._leases.epoch((enterprise, pbx))
+        with _refusals(enterprise, pbx):
+            await self._traces.add(enterprise, traces, pbx, self._leases.owner, epoch)
 
     async def left(self, enterprise: str, pbx: str) -> Left:
         """What a former process left of a PBX."""
@@ -110,8 +109,21 @@ class Recorder:
         return Left(boot, seen_at, tuple(Call.from_json(record) for record in await self._calls.open(enterprise, pbx)))
 
     async def note_seen(self, enterprise: str, pbx: str, boot: str, at: float) -> None:
-        """Nothing of this PBX was missed up to Unix time `at`."""
-        await self._states.put(enterprise, pbx, boot, at)
+        """Nothing of this PBX was missed up to Unix time `at`. Raises LeaseLost as `record` does."""
+        epoch = self._leases.epoch((enterprise, pbx))
+        with _refusals(enterprise, pbx):
+            await self._states.put(enterprise, pbx, boot, at, self._leases.owner, epoch)
+
+
+@contextmanager
+def _refusals(enterprise: str, pbx: str) -> Iterator[None]:
+    """What the database refuses because another process reads the PBX, is LeaseLost."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == LEASE_LOST:
+            raise LeaseLost(f"{enterprise}/{pbx}") from None
+        raise
 
 
 async def record_recording(db: Database, planner: Planner, call: Call) -> set[str] | None:

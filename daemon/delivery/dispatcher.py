@@ -155,25 +155,26 @@ class Dispatcher:
         for kinds, kept in _shares(port.policy, at_work):
             room, is_all = self._room(worker, port) - kept, False
             if room > 0:
+                good_until = time.monotonic() + CLAIM_MARGIN_S
                 claims = await self._outbox.claim(*key, port.policy, kinds, room, claim_s)
                 for batch in claims.requests:
-                    self._launch(key, worker, port, batch)
+                    self._launch(key, worker, port, batch, good_until)
                 room, is_all = self._room(worker, port) - kept, claims.is_all
             worker.is_behind |= not is_all
             may_go_on |= not is_all and room > 0
         return may_go_on
 
-    def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
+    def _launch(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed], good_until: float) -> None:
         worker.health.begin(time.monotonic())
-        task = self._supervisor.job("/".join(key), self._attempt(key, worker, port, batch))
+        task = self._supervisor.job("/".join(key), self._attempt(key, worker, port, batch, good_until))
         worker.in_flight[task] = batch[0].delivery.kind
         task.add_done_callback(lambda done: worker.in_flight.pop(done, None))
 
-    async def _attempt(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed]) -> None:
+    async def _attempt(self, key: Key, worker: _Worker, port: CrmPort, batch: list[Claimed], good_until: float) -> None:
         kind = batch[0].delivery.kind
         deadline_s = port.policy.deadline_s.get(kind, DEFAULT_DEADLINE_S)
         started = time.monotonic()
-        attempt = await self._tell_in_turn(port, batch, deadline_s)
+        attempt = await self._tell_in_turn(port, batch, deadline_s, good_until)
         duration_s = time.monotonic() - started
         settled = []
         for claimed, outcome in zip(batch, attempt.outcomes, strict=True):
@@ -203,8 +204,9 @@ class Dispatcher:
         if is_more or worker.is_behind:
             self.wake(*key)
 
-    async def _tell_in_turn(self, port: CrmPort, batch: list[Claimed], deadline_s: float) -> Attempt:
-        """Within the requests that all enterprises of one CRM account may have in flight together."""
+    async def _tell_in_turn(self, port: CrmPort, batch: list[Claimed], deadline_s: float, good_until: float) -> Attempt:
+        """Within the requests that all enterprises of one CRM account may have in flight together. Begun after `good_until` (monotonic) it could
+        outlive its claim: a process that was stopped for a while must not send what another one has claimed meanwhile."""
         account = self._accounts.setdefault(port.account, asyncio.Semaphore(port.policy.concurrency))
         try:
             if account.locked():
@@ -214,6 +216,8 @@ class Dispatcher:
         except TimeoutError:  # well before the claim runs out: nothing may be sent under somebody else's
             return Attempt([Throttled("the account's other enterprises use all its requests", 1.0)] * len(batch), [])
         try:
+            if time.monotonic() > good_until:
+                return Attempt([Throttled("the claim is too old: it is made anew", 0.0, own_kind=True)] * len(batch), [])
             return await self._tell(port, batch, deadline_s)
         finally:
             account.release()

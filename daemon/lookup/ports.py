@@ -59,7 +59,8 @@ class Surroundings(Protocol):
 class Presence(Protocol):
     """Who is where."""
 
-    def at(self, enterprise: str, channel: str, uniqueid: str) -> Surroundings: ...
+    async def at(self, enterprise: str, channel: str, uniqueid: str, extension: str, within_s: float) -> Surroundings:
+        """What is known around a call and an extension, on whichever daemon; what is not told in time is not known. Raises nothing."""
 
 
 class UserStatuses(Protocol):

@@ -19,7 +19,7 @@ from daemon.delivery.health import Breaker, Health
 from daemon.lookup.cache import Cache
 from daemon.lookup.customer import NoCustomer, customer_number
 from daemon.lookup.decision import Choice, Decision, Said, Status, choose, verdict
-from daemon.lookup.ports import Journal, Presence, Source, SourceFailed, Sources, Surroundings, UserStatuses
+from daemon.lookup.ports import Journal, Presence, Source, SourceFailed, Sources, UserStatuses
 from daemon.lookup.shared import Shared
 from daemon.model.crm import Responsible, UserStatus
 from daemon.model.device import DeviceState
@@ -30,7 +30,9 @@ from daemon.tenants.service import Tenants
 
 BUDGET_S = 0.6  # of the 800 ms that the dialplan waits; the rest is for setting three variables and for the road
 STATUS_BUDGET_S = 0.1  # kept back for reading what the manager set in the CRM
-STATUS_FRESH_S = 1.0  # what a manager set through another daemon counts after this; through this one, at once
+PRESENCE_BUDGET_S = 0.05  # of that, for what another daemon knows of the phones
+PRESENCE_S = 0.2  # so long it is waited for, while there is time
+STATUS_FRESH_S = 1.0  # so late a status counts when the other daemon's message of it got lost
 FLIGHT_DEADLINE_S = 3.0  # a question goes on this long: its answer is kept although nobody waits any more
 MAX_FLIGHTS = 200  # per source
 MAX_RETURNED = 20_000  # calls whose answers are remembered
@@ -133,8 +135,7 @@ class Lookup:
         choice = choose(said, lambda source, known: _extension_of(sources, views, source, known))
         if only_name:
             return _named(choice, any(each.known for each in said))
-        surroundings = self._presence.at(enterprise.number, question.channel, question.uniqueid)
-        return await self._judge(question, choice, sources, surroundings)
+        return await self._judge(question, choice, sources, deadline + PRESENCE_BUDGET_S)
 
     async def _ask_in_order(
         self, enterprise: Enterprise, sources: Sequence[Source], number: str, deadline: float, views: Sequence[PbxView], only_name: bool
@@ -202,10 +203,12 @@ class Lookup:
             self._cache.put((enterprise.number, source.name, number), known, enterprise.smart_redirect.cache_ttl_s, now)
         return Said(source.name, known)
 
-    async def _judge(self, question: Question, choice: Choice, sources: Sequence[Source], surroundings: Surroundings) -> Decision:
+    async def _judge(self, question: Question, choice: Choice, sources: Sequence[Source], presence_until: float) -> Decision:
         extension = choice.extension
         if extension is None:
             return verdict(choice, DeviceState.UNKNOWN, UserStatus.FREE, False)
+        within_s = min(PRESENCE_S, presence_until - time.monotonic())
+        surroundings = await self._presence.at(question.enterprise, question.channel, question.uniqueid, extension, within_s)
         call = (question.enterprise, surroundings.conversation or question.uniqueid or question.channel)
         was_tried = extension in self._returned.get(call, ()) or surroundings.was_tried(extension)
         status = await self._status(question.enterprise, extension, sources)

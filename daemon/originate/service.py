@@ -7,11 +7,12 @@ until the PBX's own events tell (follow.py).
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,6 +22,7 @@ from daemon.ami.wire import ActionError
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import CLICK_CHANNEL
 from daemon.model.phone import digits_of
+from daemon.nodes.asks import NoAnswer, NotTaken
 from daemon.originate.follow import ANSWER_TIMEOUT_S, NEVER_SENT, Follower, Watched
 from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, read_extension, read_phone
 from daemon.originate.states import Progress, State
@@ -34,6 +36,7 @@ ANSWER_WITHIN_S = 2.0
 SAME_CLICK_S = 10.0
 OPEN_FOR_S = 4 * 3_600.0  # an open request older than this no longer counts as concurrent: its end was lost
 REFUSALS_PER_MINUTE = 60
+LOOK_AGAIN_S = 0.1
 MAX_SHOWN = 64
 MAX_KEY_LENGTH = 200
 LINE_VARIABLE = "__VOCHI_LINE"  # for the dialplan: the own number that the click asks to call from
@@ -83,6 +86,16 @@ class Placed:
     state: State
 
 
+class Elsewhere(Protocol):
+    """The other daemons of this database."""
+
+    async def reader(self, key: PbxKey) -> str | None:
+        """The other process that reads a PBX now; None when there is none."""
+
+    async def place(self, reader: str, request: OriginateRequest, within_s: float) -> Progress:
+        """Has it send what is reserved, at most once; gives how that went. Raises NotTaken (nothing was sent, nor will be), NoAnswer."""
+
+
 class OriginateService:
     """The one way to place a call. `links` gives the link of a PBX that this process reads, else None."""
 
@@ -92,6 +105,7 @@ class OriginateService:
         repository: OriginateRepository,
         follower: Follower,
         links: Callable[[PbxKey], Link | None],
+        elsewhere: Elsewhere | None = None,
         *,
         answer_within_s: float = ANSWER_WITHIN_S,
     ) -> None:
@@ -99,6 +113,7 @@ class OriginateService:
         self._repository = repository
         self._follower = follower
         self._links = links
+        self._elsewhere = elsewhere
         self._answer_within_s = answer_within_s
 
     async def click(self, enterprise: str, asked: Asked) -> Placed:
@@ -132,7 +147,7 @@ class OriginateService:
         wanted = _row(pbx, extension, phone, _line(document, asked.line), asked)
         try:
             check_rules(phone, document, now)
-            link = self._link(enterprise, pbx)
+            way = await self._way(enterprise, pbx)
         except (DialRefused, NoLink) as error:
             await self._repository.reserve(enterprise, {**wanted, "code": error.code, "reason": str(error)}, _limits(document, now))
             raise
@@ -143,15 +158,50 @@ class OriginateService:
             return await self._repeated(request)
         if request.state == State.REFUSED:
             raise OverLimit(request.reason or "a limit is reached", code=request.code)
-        return await self._place(self._follower.watch(request), link, action)
+        if isinstance(way, str):
+            return await self._place_elsewhere(request, way)
+        return await self._place(self._follower.watch(request), way, action)
 
-    def _link(self, enterprise: str, pbx: Pbx | None) -> Link:
+    async def place_reserved(self, enterprise: str, request_id: str) -> Progress:
+        """Sends what another daemon has reserved for a PBX that is read here. To be called once for a request. Raises NotFound."""
+        request, tenancy = await self._repository.get(enterprise, request_id), self._tenants.get(enterprise)
+        pbx = next((pbx for pbx in tenancy.enterprise.pbxs if pbx.name == request.pbx), None) if tenancy is not None else None
+        watched, link = self._follower.watch(request), self._links((enterprise, request.pbx))
+        if watched.state is not State.RESERVED:
+            return watched.progress
+        if pbx is None or link is None or not link.is_ready:
+            self._follower.move(watched, _never_sent(request.pbx))
+        else:
+            try:
+                await self._place(watched, link, _originate(asdict(request), pbx))
+            except (BadRequest, NoLink) as error:
+                self._follower.move(watched, _never_sent(request.pbx, str(error)))  # changes nothing once it was sent
+        return watched.progress
+
+    async def _way(self, enterprise: str, pbx: Pbx | None) -> Link | str:
+        """The PBX's link, or the other process that has it. Raises NoLink."""
         if pbx is None:
             raise NoLink("this enterprise has no PBX that calls can be placed through")
-        link = self._links((enterprise, pbx.name))
-        if link is None or not link.is_ready:
-            raise NoLink(f"the PBX {pbx.name} is not connected here: try again when it is, nothing was dialled")
-        return link
+        key = (enterprise, pbx.name)
+        link = self._links(key)
+        if link is not None and link.is_ready:
+            return link
+        reader = await self._elsewhere.reader(key) if link is None and self._elsewhere is not None else None
+        if reader is None:
+            raise NoLink(f"the PBX {pbx.name} is not connected: try again when it is, nothing was dialled")
+        return reader
+
+    async def _place_elsewhere(self, request: OriginateRequest, reader: str) -> Placed:
+        assert self._elsewhere is not None
+        try:
+            progress = await self._elsewhere.place(reader, request, self._answer_within_s)
+        except NotTaken:
+            progress = _never_sent(request.pbx)
+            self._follower.move(self._follower.watch(request), progress)
+        except NoAnswer:  # who has it follows it
+            progress = Progress(State.UNKNOWN, "no_answer", "the daemon that reads the PBX has not answered yet")
+        _raise_if_refused(progress)
+        return Placed(request.id, State.UNKNOWN if progress.state is State.UNKNOWN else State.SENT)
 
     async def _place(self, watched: Watched, link: Link, action: Originate) -> Placed:
         sending = self._follower.send(watched, self._send(watched, link, action))
@@ -176,12 +226,25 @@ class OriginateService:
         """The same click again: it is told what became of the first."""
         watched = self._follower.find(former)
         if watched is None:
+            former = await self._known_elsewhere(former)
             _raise_if_refused(Progress(State(former.state), former.code, former.reason))
             return Placed(former.id, State(former.state))
         if watched.sending is not None and not watched.sending.done():
             await asyncio.wait({watched.sending}, timeout=self._answer_within_s)
         _raise_if_refused(watched.progress)
         return Placed(former.id, watched.state)
+
+    async def _known_elsewhere(self, former: OriginateRequest) -> OriginateRequest:
+        """A request that another daemon is sending at this moment, as it stands when that is done."""
+        until = time.monotonic() + self._answer_within_s
+        while former.state == State.RESERVED and self._elsewhere is not None and time.monotonic() < until:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            former = await self._repository.get(former.enterprise, former.id)
+        return former
+
+
+def _never_sent(pbx: str, why: str = "") -> Progress:
+    return Progress(State.FAILED, NoLink.code, why or f"the PBX {pbx} is not connected: nothing was dialled")
 
 
 def _raise_if_refused(progress: Progress) -> None:
@@ -234,7 +297,7 @@ def _limits(document: Enterprise, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _originate(row: dict[str, Any], pbx: Pbx) -> Originate:
+def _originate(row: Mapping[str, Any], pbx: Pbx) -> Originate:
     try:
         return Originate(
             channel=channel_of(pbx.originate_channel, row["extension"], pbx.internal_context),

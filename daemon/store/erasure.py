@@ -58,7 +58,7 @@ SPARED: dict[str, str] = {
     "audit": "what staff did; it holds no customer's number", "alerts": "names of PBXs and integrations",
     "report_days": "sums", "report_callbacks": "sums", "report_told": "sums", "support_legacy": "addresses of programs",
     "schema_migrations": "no person",
-    "sync_jobs": "ids and times",
+    "sync_jobs": "ids and times", "nodes": "no person", "budget_shares": "no person", "asks": "gone after a minute",
 }  # fmt: skip
 
 _HAS = "translate({0}, ' ().-' || chr(9) || chr(10), '') like '%' || $2 || '%' and {0} ~ $3"

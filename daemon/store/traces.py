@@ -50,10 +50,12 @@ class TraceRepository:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, enterprise: str, traces: Sequence[Packed]) -> None:
-        """Parts of calls' traces, all in one transaction, which waits for no disk: a trace may be lost, a call may not."""
+    async def add(self, enterprise: str, traces: Sequence[Packed], pbx: str, owner: str, epoch: int) -> None:
+        """Parts of calls' traces, all in one transaction, which waits for no disk: a trace may be lost, a call may not. Refused (VL001) when
+        `owner` does not read the PBX now."""
         async with self._db.tenant(enterprise) as connection:
             await connection.execute("set local synchronous_commit = off")
+            await connection.execute("select hold_lease($1, $2, $3, $4)", enterprise, pbx, owner, epoch)
             await connection.executemany(
                 "insert into call_traces (enterprise_number, call_id, events, left_out, masked, raw, chunks, changes) values ($1, $2, $3, $4, $5, $6, $7, $8)",
                 [(enterprise, uuid.UUID(t.call_id), t.events, t.left_out, t.masked, t.raw, t.chunks, t.changes) for t in traces],

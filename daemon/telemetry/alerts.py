@@ -39,7 +39,7 @@ class PbxWatch:
 def _trouble(pbx: Mapping[str, Any]) -> list[tuple[Key, str]]:
     if not pbx["reads"]:
         return []
-    if pbx["state"] is None:
+    if pbx["state"] is None or not pbx["is_here"]:
         return [((pbx["enterprise"], "pbx_unread", pbx["pbx"]), "")] if pbx["owner"] is None else []
     return [((pbx["enterprise"], "pbx_down", pbx["pbx"]), pbx["reason"] or pbx["state"])] if pbx["state"] != "ready" else []
 
@@ -55,7 +55,7 @@ def over(opened: Iterable[Key], found: Mapping[Key, str], pbxs: Sequence[Mapping
         pbx = rows.get((enterprise, subject))
         if pbx is None or not pbx["reads"]:
             return True
-        return pbx["state"] == "ready" or (code == "pbx_unread" and pbx["owner"] is not None)
+        return (pbx["state"] == "ready" and pbx["is_here"]) or (code == "pbx_unread" and pbx["owner"] is not None)
 
     return [key for key in opened if is_over(key)]
 

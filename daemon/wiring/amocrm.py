@@ -10,23 +10,23 @@ from adapters.amocrm.oauth import claims_of
 from adapters.amocrm.orders import plan_order
 from daemon.delivery.outbox import tell_of
 from daemon.errors import NotFound, VochidError
-from daemon.lookup.service import Lookup
 from daemon.model.delivery import Record
 from daemon.model.phone import to_e164
 from daemon.store.amocrm_tokens import INTEGRATION
 from daemon.store.pool import Database
 from daemon.tenants.service import Tenants
 from daemon.wiring.crm import Crm
+from daemon.wiring.elsewhere import Everywhere
 
 
 class AmoCrmDoors:
     """`wake` tells the dispatcher that something was committed."""
 
-    def __init__(self, db: Database, tenants: Tenants, crm: Crm, lookup: Lookup, wake: Callable[[str, str], None], base_url: str) -> None:
+    def __init__(self, db: Database, tenants: Tenants, crm: Crm, everywhere: Everywhere, wake: Callable[[str, str], None], base_url: str) -> None:
         self._db = db
         self._tenants = tenants
         self._crm = crm
-        self._lookup = lookup
+        self._everywhere = everywhere
         self._wake = wake
         self._base_url = base_url
 
@@ -63,7 +63,7 @@ class AmoCrmDoors:
         if tenancy is None:
             return
         numbers = None if phones is None else [number for phone in phones if (number := to_e164(phone, tenancy.enterprise.country))]
-        self._lookup.forget(enterprise, INTEGRATION, numbers)
+        self._everywhere.forget(enterprise, INTEGRATION, numbers)
 
     async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]:
         """Puts an order into the outbox, once for its number; gives how far it is: its steps for as long as deliveries are kept, none

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from daemon.ami.actions import Redirect
-from daemon.ami.link import LinkDown
 from daemon.errors import VochidError
 from daemon.fastagi.routes import make_routes
 from daemon.fastagi.server import FastAgi
@@ -24,23 +22,24 @@ from daemon.store.pool import Database
 from daemon.store.user_statuses import UserStatuses
 from daemon.tenants.service import Tenants
 from daemon.wiring.crm import Crm
-from daemon.wiring.lookup import LookupSources, PbxPresence
-from daemon.wiring.pbxs import Pbxs
+from daemon.wiring.elsewhere import Elsewhere
+from daemon.wiring.lookup import LookupSources
+from daemon.wiring.presence import PbxPresence
 
 MAX_ADDRESSES = 10_000
 FLUSH_DEADLINE_S = 3.0
-REDIRECT_DEADLINE_S = 2.0
 
 
 class PbxAsks:
     """Way 3 of the house: a question over FastAGI or HTTP, looked up, answered, written down."""
 
-    def __init__(self, tenants: Tenants, crm: Crm, db: Database, pbxs: Pbxs, statuses: UserStatuses) -> None:
+    def __init__(self, tenants: Tenants, crm: Crm, db: Database, presence: PbxPresence, elsewhere: Elsewhere, statuses: UserStatuses) -> None:
         self._tenants = tenants
-        self._pbxs = pbxs
+        self._presence = presence
+        self._elsewhere = elsewhere
         self.log = DecisionLog(db)
         sources = LookupSources(tenants, crm, KnownCustomers(db), PastCalls(db), self.log)
-        self.lookup = Lookup(tenants, sources, PbxPresence(pbxs.watches), statuses, self.log)
+        self.lookup = Lookup(tenants, sources, presence, statuses, self.log)
         tenants.on_change(self.lookup.settings_changed)
         statuses.on_change(self.lookup.status_changed)
         self._fastagi = FastAgi(FastAgiPeers(tenants), make_routes(self.lookup))
@@ -61,32 +60,17 @@ class PbxAsks:
 
         Raises VochidError: the channel is not live, or the PBX refuses.
         """
-        pbx = self._pbx_with(enterprise, channel) if channel else None
+        pbx = await self._presence.pbx_with(enterprise, channel) if channel else None
+        if channel and pbx is None:
+            raise VochidError("there is no such live channel on a PBX of this enterprise", code="no_such_channel", field="channel")
         decision = await self.lookup.ask(Question(enterprise, phone, channel or "", via="http"))
         tenancy = self._tenants.get(enterprise)
         if pbx is None or channel is None or tenancy is None or decision.status is not Status.FOUND or decision.extension is None:
             return decision
         settings = next((each for each in tenancy.enterprise.pbxs if each.name == pbx), None)
         if settings is not None and settings.allow_redirect:
-            await self._redirect((enterprise, pbx), Redirect(channel, settings.internal_context, decision.extension))
+            await self._elsewhere.redirect((enterprise, pbx), channel, decision.extension)
         return decision
-
-    def _pbx_with(self, enterprise: str, channel: str) -> str:
-        for (owner, pbx), watch in self._pbxs.watches.items():
-            if owner == enterprise and watch.devices.is_live(channel):
-                return pbx
-        raise VochidError("there is no such live channel on a PBX of this enterprise", code="no_such_channel", field="channel")
-
-    async def _redirect(self, key: tuple[str, str], action: Redirect) -> None:
-        link = self._pbxs.fleet.links.get(key)
-        try:
-            if link is None:
-                raise LinkDown("not connected")
-            answer = await link.request(action, REDIRECT_DEADLINE_S)
-        except LinkDown as error:
-            raise VochidError(f"the call was not redirected: PBX {key[1]}: {error}", code="pbx_down") from None
-        if not answer.ok:
-            raise VochidError(f"the call was not redirected: PBX {key[1]}: {answer.message or 'refused'}", code="redirect_refused")
 
 
 class FastAgiPeers:

@@ -14,13 +14,13 @@ import aiohttp.web
 from adapters.base import Adapter, CanLookUp, Connection, Desk, LookupFailed, Tenant
 from adapters.http import CrmHttp, Observed, trace_config
 from daemon.calls.plan import Told
+from daemon.delivery.budgets import Budgets
 from daemon.delivery.port import Attempt
-from daemon.delivery.rate import AccountLimiter
 from daemon.errors import NotFound, VochidError
 from daemon.lookup.ports import SourceFailed
 from daemon.model.call import Call
 from daemon.model.crm import Responsible
-from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Kind, Outcome, Planned, Policy
+from daemon.model.delivery import Check, Delivered, Delivery, Exchange, Kind, Outcome, Planned, Policy, Throttled
 from daemon.model.integration import IntegrationSettings
 from daemon.model.signal import CallChange
 from daemon.recordings.look import WAIT_S
@@ -101,12 +101,17 @@ class AdapterPort:
         return bool(self.settings.mode == "observe")
 
     async def deliver(self, batch: Sequence[Delivery], deadline_s: float) -> Attempt:
+        began = time.monotonic()
         batch = await asyncio.gather(*map(self._complete, batch))
-        connection = self._connection(deadline_s, [link for delivery in batch for link in delivery.recordings])
+        connection = self._connection(began + deadline_s - time.monotonic(), [link for delivery in batch for link in delivery.recordings])
         try:
             outcomes: Sequence[Outcome] = await self.adapter.deliver(connection, batch)
         except Observed:
             outcomes = [Delivered("observed")] * len(batch)
+        for outcome in outcomes:
+            if isinstance(outcome, Throttled) and not outcome.own_kind:  # here the connection rests by itself
+                self.crm.budgets.tell_pause(self.account, list(self.policy.rates), outcome.after_s)
+                break
         return Attempt(outcomes, connection.http.exchanges)
 
     async def reconcile(self, delivery: Delivery, deadline_s: float) -> Attempt:
@@ -157,7 +162,7 @@ class AdapterPort:
         return replace(delivery, recordings=await room.for_crm(call, mp3=self.policy.mp3))
 
     def _connection(self, deadline_s: float, masked: Sequence[str] = ()) -> Connection:
-        limiter = self.crm.limiters.setdefault(self.account, AccountLimiter(self.policy.rates))
+        limiter = self.crm.budgets.limiter(self.account, self.policy.rates)
         http = CrmHttp(self.crm.sessions, limiter, time.monotonic() + deadline_s, [*_secrets_of(self.settings), *masked], self.observe)
         desk = self.crm.desks(self.tenant.number) if self.crm.desks is not None and self.adapter.name == "tickets" else None
         room = self.crm.syncs.get(self.adapter.name)
@@ -168,7 +173,9 @@ class AdapterPort:
 class Crm:
     """All adapters over all tenants: ports for the dispatcher, plans for the recorder, checks for people."""
 
-    def __init__(self, tenants: Tenants, kinds: Mapping[str, Adapter], sessions: GuardedSessions, db: Database, vault: Vault) -> None:
+    def __init__(
+        self, tenants: Tenants, kinds: Mapping[str, Adapter], sessions: GuardedSessions, db: Database, vault: Vault, budgets: Budgets | None = None
+    ) -> None:
         self._tenants = tenants
         self._adapters = kinds
         self._db = db
@@ -176,7 +183,7 @@ class Crm:
         self._exchanges = asyncio.Semaphore(EXCHANGES_AT_ONCE)
         self.sessions = sessions
         self.originates = OriginateRepository(db)
-        self.limiters: dict[str, AccountLimiter] = {}
+        self.budgets = budgets or Budgets(db, "alone")
         self.recordings: RecordingsForCrms | None = None  # app.py sets it: that room needs these plans in turn
         self.desks: Callable[[str], Desk] | None = None  # likewise
         self.syncs: dict[str, Callable[[str], Any]] = {}  # likewise, by integration
@@ -228,10 +235,9 @@ class Crm:
         return WAIT_S if waits else 0.0
 
     def rates(self, enterprise: str, integration: str) -> tuple[str, list[dict[str, Any]]]:
-        """The connection's CRM account, and how much of its limits is used now, by all enterprises that share it."""
+        """The connection's CRM account, and how much of its limits is used now, by all enterprises that share it, through this daemon."""
         port = self.port(enterprise, integration)
-        limiter = self.limiters.get(port.account) if port is not None else None
-        used = limiter.used(time.monotonic()) if limiter is not None else {}
+        used = self.budgets.used(port.account, time.monotonic()) if port is not None else {}
         rows = [{"bucket": bucket, "used": count, "count": rate.count, "period_s": rate.period_s} for bucket, (count, rate) in used.items()]
         return (port.account if port is not None else ""), rows
 

@@ -1,4 +1,4 @@
-"""Looking up, joined with CRMs, calls, PBXs and the dialplan's questions."""
+"""Looking up, joined with CRMs and calls."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from adapters.base import CanLookUp
-from daemon.ami.devices import Devices
-from daemon.ami.watch import DeviceWatch
-from daemon.lookup.ports import Journal, Source, SourceFailed, Surroundings
+from daemon.lookup.ports import Journal, Source, SourceFailed
 from daemon.model.crm import Responsible
 from daemon.model.delivery import Exchange
-from daemon.model.device import DeviceState
 from daemon.store.known_customers import KnownCustomers
 from daemon.store.past_calls import PastCalls
 from daemon.tenants.service import Tenants
@@ -129,36 +126,3 @@ class LookupSources:
     def _forget(self, enterprises: set[str]) -> None:
         for number in enterprises:
             self._found.pop(number, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """The Devices that a question is about; the one with the call on it comes alone."""
-
-    devices: Sequence[Devices]
-    conversation: str | None
-
-    def state(self, extension: str) -> DeviceState:
-        states = {devices.state(extension) for devices in self.devices}
-        for state in (DeviceState.BUSY, DeviceState.RINGING, DeviceState.FREE, DeviceState.AWAY):
-            if state in states:
-                return state
-        return DeviceState.UNKNOWN
-
-    def was_tried(self, extension: str) -> bool:
-        return self.conversation is not None and any(devices.was_tried(self.conversation, extension) for devices in self.devices)
-
-
-class PbxPresence:
-    """Presence from the PBXs that this process reads."""
-
-    def __init__(self, watches: Mapping[tuple[str, str], DeviceWatch]) -> None:
-        self._watches = watches
-
-    def at(self, enterprise: str, channel: str, uniqueid: str) -> Surroundings:
-        all_devices = [watch.devices for (owner, _), watch in self._watches.items() if owner == enterprise]
-        for devices in all_devices:
-            for named in filter(None, (uniqueid, channel)):
-                if (conversation := devices.linkedid(named)) is not None:
-                    return _Around([devices], conversation)
-        return _Around(all_devices, None)

@@ -9,7 +9,7 @@ from daemon.calls.rules import call_id
 from daemon.model.call import Call, Direction, Result
 from daemon.model.signal import CallChange, Ended
 from daemon.originate.follow import Follower
-from daemon.originate.service import OriginateService
+from daemon.originate.service import Elsewhere, OriginateService
 from daemon.originate.states import Progress
 from daemon.store.calls import CallRepository
 from daemon.store.leases import PbxKey
@@ -24,11 +24,11 @@ _RESULTS = {"manager_no_answer": Result.NO_ANSWER, "manager_busy": Result.BUSY, 
 class Originating:
     """The service and what follows its requests, with their hooks on the PBXs set."""
 
-    def __init__(self, db: Database, tenants: Tenants, pbxs: Pbxs) -> None:
+    def __init__(self, db: Database, tenants: Tenants, pbxs: Pbxs, elsewhere: Elsewhere | None = None) -> None:
         self._pbxs = pbxs
         repository = OriginateRepository(db)
         self.follower = Follower(repository, CallRepository(db), self._link, self._record)
-        self.service = OriginateService(tenants, repository, self.follower, self._link)
+        self.service = OriginateService(tenants, repository, self.follower, pbxs.link, elsewhere)
         pbxs.watchers["OriginateResponse"] = self.follower.responded
         pbxs.on_stored.append(self.follower.stored)
         pbxs.on_up.append(self.follower.link_up)

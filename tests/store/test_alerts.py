@@ -109,10 +109,10 @@ async def test_old_deliveries_and_a_lost_pbx_are_told_too(db: Database, receiver
         state = State()
         node = Alerts(db, Vault(["k" * 40]), state, receiver.url, "one")  # type: ignore[arg-type]
         monkeypatch.setattr("daemon.telemetry.alerts.GRACE_S", 0.0)
-        state.pbxs = [{"enterprise": NUMBER, "pbx": "main", "reads": True, "state": None, "reason": "", "owner": None}]
+        state.pbxs = [{"enterprise": NUMBER, "pbx": "main", "reads": True, "state": None, "reason": "", "owner": None, "is_here": False}]
         await rounds(node)
         assert receiver.said == [("alarm.began", "pbx_unread")]
-        state.pbxs = [{**state.pbxs[0], "state": "ready", "owner": "one"}]
+        state.pbxs = [{**state.pbxs[0], "state": "ready", "owner": "one", "is_here": True}]
         await rounds(node)
         assert receiver.said[1:] == [("alarm.ended", "pbx_unread")]
         async with db.tenant(NUMBER) as connection:

@@ -6,8 +6,10 @@ import asyncio
 from dataclasses import replace
 
 import asyncpg
+import pytest
 
 from adapters.retailcrm.deliver import RetailCrm
+from daemon.delivery import dispatcher
 from daemon.delivery.outbox import Settled
 from daemon.delivery.verdict import Verdict
 from daemon.model.delivery import Kind
@@ -37,6 +39,19 @@ async def test_a_claim_takes_what_there_is_room_for_new_journals_together_and_tr
         assert await _claimed(r, 3) == ([["journal 3"], ["journal 1"] * 3], False)
         assert await _claimed(r, 3) == ([["journal 1"]], True)
         assert await _claimed(r, 3) == ([], True)
+
+
+async def test_an_attempt_that_could_outlive_its_claim_is_not_begun(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that stood still between claiming and sending: another one may have claimed it meanwhile."""
+    monkeypatch.setattr(dispatcher, "CLAIM_MARGIN_S", -1.0)
+    async with rig(db, RetailCrm(), SETTINGS) as r:
+        await r.record(a_call(), Ended(()))
+        async with asyncio.timeout(30):
+            while (found := (await r.outbox.list(NUMBER))[0])["last_error"] is None:
+                await asyncio.sleep(0.02)
+    assert found["last_error"].startswith("the claim is too old")
+    async with db.tenant(NUMBER) as connection:
+        assert await connection.fetch("select * from integration_logs where request_data ? 'url'") == [], "nothing was sent"
 
 
 async def test_tried_ones_do_not_crowd_out_what_is_told_alone(db: Database) -> None:

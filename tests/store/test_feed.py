@@ -197,7 +197,7 @@ async def test_all_parts_of_a_trace_go_with_their_day(db: Database) -> None:
         parts.changed([CallChange(call, (), 1.0)])
         [part] = parts.parts(50.0)
         for age_days in (3, 9, 0):
-            await one.recorder.keep_traces(NUMBER, [pack(part, None)])
+            await one.recorder.keep_traces(NUMBER, "main", [pack(part, None)])
             async with db.tenant(NUMBER) as connection:
                 await connection.execute(
                     "update call_traces set stored_at = stored_at - make_interval(days => $1) where stored_at > now() - interval '1 hour'", age_days

@@ -63,17 +63,17 @@ async def test_a_database_that_takes_no_writes_makes_the_leases_stale(database_u
         await leases.take(KEY)
         supervisor.serve("leases", leases.run)
         await asyncio.sleep(0.2)
-        assert leases.is_fresh
+        assert leases.is_sure
         await owner.execute("alter function renew_leases(text, double precision) rename to renewed_no_more")  # as a full disk: reads work, writes fail
         async with asyncio.timeout(30):
-            while leases.is_fresh:
+            while leases.is_sure:
                 await asyncio.sleep(0.02)
         with pytest.raises(LeaseLost):
             leases.epoch(KEY)
         assert await db.fetchval("select true") is True  # it answers all the while
         await owner.execute("alter function renewed_no_more(text, double precision) rename to renew_leases")
         async with asyncio.timeout(30):
-            while not leases.is_fresh:
+            while not leases.is_sure:
                 await asyncio.sleep(0.02)
     finally:
         await supervisor.stop()

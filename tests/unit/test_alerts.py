@@ -12,8 +12,8 @@ import pytest
 from daemon.telemetry.alerts import GRACE_S, SEVERITIES, TEXTS, PbxWatch, over, signed, webhook_body
 
 
-def pbx(state: str | None = "ready", owner: str | None = "node", *, reads: bool = True, name: str = "main") -> dict[str, Any]:
-    return {"enterprise": "0001", "pbx": name, "reads": reads, "state": state, "reason": "refused", "owner": owner}
+def pbx(state: str | None = "ready", owner: str | None = "node", *, reads: bool = True, name: str = "main", is_here: bool = True) -> dict[str, Any]:
+    return {"enterprise": "0001", "pbx": name, "reads": reads, "state": state, "reason": "refused", "owner": owner, "is_here": is_here}
 
 
 DOWN, UNREAD = ("0001", "pbx_down", "main"), ("0001", "pbx_unread", "main")
@@ -36,7 +36,7 @@ def test_a_link_that_came_back_in_between_begins_a_new_minute() -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (pbx(None, None), {UNREAD: ""}), (pbx(None, "another node"), {}), (pbx("waiting", reads=False), {}), (pbx(), {}),
+        (pbx(None, None), {UNREAD: ""}), (pbx("waiting", "another node", is_here=False), {}), (pbx("waiting", reads=False), {}), (pbx(), {}),
     ],
 )  # fmt: skip
 def test_each_node_judges_its_own_links_and_any_node_sees_what_nobody_reads(row: dict[str, Any], expected: dict[Any, str]) -> None:
@@ -48,7 +48,8 @@ def test_each_node_judges_its_own_links_and_any_node_sees_what_nobody_reads(row:
 @pytest.mark.parametrize(
     ("row", "ended"),
     [
-        ([pbx()], [DOWN, UNREAD]), ([pbx("waiting")], [UNREAD]), ([pbx(None, "another node")], [UNREAD]), ([pbx(None, None)], []), ([], [DOWN, UNREAD]),
+        ([pbx()], [DOWN, UNREAD]), ([pbx("waiting")], [UNREAD]),
+        ([pbx("ready", "another node", is_here=False)], [UNREAD]), ([pbx(None, None)], []), ([], [DOWN, UNREAD]),
         ([pbx("waiting", reads=False)], [DOWN, UNREAD]),
     ],
 )  # fmt: skip

@@ -74,7 +74,7 @@ class House:
     def sources(self, enterprise: str) -> list[FakeSource]:
         return self.found
 
-    def at(self, enterprise: str, channel: str, uniqueid: str) -> House:
+    async def at(self, enterprise: str, channel: str, uniqueid: str, extension: str, within_s: float) -> House:
         return self
 
     def state(self, extension: str) -> DeviceState:
