@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from adapters.bitrix24.deliver import Bitrix24
-from daemon.delivery.rate import AccountLimiter
 from daemon.errors import NotFound, VochidError
 from daemon.model.crm_record import LOCAL, CrmRecord, RecordType
 from daemon.model.delivery import Leak, Rate
@@ -96,7 +95,7 @@ async def both(db: Database, **settings: Any) -> AsyncIterator[Both]:
     supervisor = Supervisor("test")
     try:
         async with rig(db, Bitrix24(), box.settings(**settings)) as built:
-            built.crm.limiters[f"bitrix24 {box.url}"] = AccountLimiter(FAST)
+            built.crm.budgets.limiter(f"bitrix24 {box.url}", FAST)
             records = CrmRecordRepository(db)
             sync, jobs = open_bitrix24_sync(db, built.tenants, built.crm, records, built.dispatcher, "test")
             supervisor.serve("jobs", jobs.run)

@@ -494,7 +494,7 @@ async def test_renewing_credentials_are_sealed_and_exchanged_by_one_at_a_time(db
     store = ConnectionTokens(db, vault, "0367", "amocrm")
     assert await store.load() is None
     await store.save({"access": "token-value-1"})
-    assert await store.load() == {"access": "token-value-1"}
+    assert (await store.load() or {}).items() >= {"access": "token-value-1"}.items()
     order: list[str] = []
 
     async def exchange(name: str) -> None:

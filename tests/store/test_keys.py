@@ -60,7 +60,7 @@ async def test_every_secret_opens_with_the_new_key_alone_afterwards(db: Database
     assert pbx.secret is not None
     assert pbx.secret.get_secret_value() == "ami-secret-1"
     assert tenancy.integrations["retailcrm"].api_key.get_secret_value() == "key-0123456789"  # type: ignore[attr-defined]
-    assert await ConnectionTokens(db, new, "0001", "retailcrm").load() == {"access": "token-1"}
+    assert (await ConnectionTokens(db, new, "0001", "retailcrm").load() or {}).items() >= {"access": "token-1"}.items()
     amo = await AmoCrmTokens(db, new, "0001", "amocrm").load()
     assert amo is not None
     assert (amo["access_token"], amo["refresh_token"], amo["raw"]) == ("access-1", "refresh-1", {"account_id": 321})
@@ -99,7 +99,7 @@ async def test_what_is_changed_meanwhile_is_not_overwritten(db: Database, filled
     old = await filled.fetchval("select tokens from connections")
     await ConnectionTokens(db, vault, "0001", "retailcrm").save({"access": "token-3"})
     assert await db.fetchval("select reseal('tokens', '0001', 'retailcrm', $1, $2)", old, vault.reseal(old, "it")) is False
-    assert await ConnectionTokens(db, vault, "0001", "retailcrm").load() == {"access": "token-3"}
+    assert (await ConnectionTokens(db, vault, "0001", "retailcrm").load() or {}).items() >= {"access": "token-3"}.items()
 
 
 async def test_every_column_that_holds_sealed_texts_is_rotated(db: Database, filled: asyncpg.Connection) -> None:

@@ -101,7 +101,7 @@ async def test_a_lease_that_was_lost_is_noticed_and_nothing_is_written_under_it(
         stale.on_lost.append(lambda: lost.append(True))
         await expire(database_url, "test")
         assert await heir.take((NUMBER, "main"))
-        trace = Trace(str(uuid.uuid4()), 0.0, 1, 0, False, raw=b"", chunks=b"", changes=b"")
+        trace = Trace(str(uuid.uuid4()), 1, 0, False, raw=b"", chunks=b"", changes=b"")
         for write in (lambda: r.recorder.note_seen(NUMBER, "main", "boot", time.time()), lambda: r.recorder.keep_traces(NUMBER, "main", [trace])):
             with pytest.raises(LeaseLost):
                 await write()
