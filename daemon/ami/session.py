@@ -14,6 +14,7 @@ from typing import assert_never
 
 from daemon.ami.actions import Action, Challenge, LoginMd5, LoginPlain, Ping
 from daemon.ami.wire import Frame, FrameReader, Skipped, WireError, encode_action, read_banner
+from daemon.model.immutable import immutable
 
 GREETING_DEADLINE_S = 5.0
 LOGIN_DEADLINE_S = 8.0  # Asterisk sleeps 1 s before it refuses
@@ -64,7 +65,7 @@ class Write:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable  # made for every event
 class EventReceived:
     """An event that belongs to no action of ours."""
 
