@@ -60,15 +60,19 @@ def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _model(_: argparse.Namespace) -> None:
-    """the call model alone, on recorded calls (CPU time of one core)."""
+    """the call model alone, on recorded calls (user CPU time of one core, models in turns)."""
     print(f"it runs {'compiled' if runs_compiled() else 'as it is written'}")
     print(f"{'':>12} {'events/s':>10} {'µs beside 10 live calls':>24} {'beside 10,000':>14}")
-    for name, make in (("vochid", call_model.ours), ("cacofonisk", call_model.peer())):
-        if make is None:
-            print(f"{name:>12} not installed")
-            continue
-        figures = call_model.measure(make)
+    makes = {"vochid": call_model.ours}
+    if (peer := call_model.peer()) is not None:
+        makes["cacofonisk"] = peer
+    found = call_model.measure(makes)
+    for name, figures in found.items():
         print(f"{name:>12} {figures.events_per_s:>10,.0f} {figures.us_at_10:>24.1f} {figures.us_at_10_000:>14.1f}", flush=True)
+    if peer is None:
+        print(f"{'cacofonisk':>12} not installed")
+    else:
+        print(f"{'ratio':>12} {found['vochid'].events_per_s / found['cacofonisk'].events_per_s:>10.2f}")
 
 
 def _ingest(chosen: argparse.Namespace) -> None:

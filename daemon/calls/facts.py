@@ -53,6 +53,19 @@ _PREFIXES = (
 HEADERS: Final = {prefix: Headers(prefix) for prefix in _PREFIXES}
 
 
+class BridgeHeaders:
+    """The headers in which an event speaks of one of its bridges."""
+
+    def __init__(self, prefix: str) -> None:
+        self.uniqueid = f"{prefix}BridgeUniqueid"
+        self.kind = f"{prefix}BridgeType"
+        self.technology = f"{prefix}BridgeTechnology"
+
+
+ITS_BRIDGE: Final = BridgeHeaders("")
+MERGED_INTO: Final = BridgeHeaders("To")
+
+
 class Facts:
     """The channels, bridges and groups of one PBX."""
 
@@ -173,6 +186,8 @@ class Facts:
         else:
             self._touch(channel.group, at)
         self._consider_end(channel.group, at)
+        if channel.group.closed_at is not None and not channel.group.live():
+            channel.group.let_go()
 
     def _consider_end(self, group: Group, at: float) -> None:
         """A channel of the group is gone: it may be over."""
@@ -201,17 +216,14 @@ class Facts:
             elif len(bridge.members) == 1 and (alone := self._graph.channels.get(next(iter(bridge.members)))) is not None:
                 alone.parted = self._order
 
-    def _bridge(self, event: Event, prefix: str = "") -> Bridge | None:
-        bridge_id = event.get(f"{prefix}BridgeUniqueid")
+    def _bridge(self, event: Event, headers: BridgeHeaders) -> Bridge | None:
+        bridge_id = event.get(headers.uniqueid)
         if not bridge_id:
             return None
         bridge = self._graph.bridges.get(bridge_id)
-        if bridge is None:
-            bridge = self._graph.bridges[bridge_id] = Bridge(bridge_id)
-        if kind := event.get(f"{prefix}BridgeType"):
-            bridge.kind = kind
-        if event.get(f"{prefix}BridgeTechnology") == "holding_bridge":
-            bridge.kind = "holding"
+        if bridge is None:  # what kind it is does not change
+            kind = "holding" if event.get(headers.technology) == "holding_bridge" else event.get(headers.kind)
+            bridge = self._graph.bridges[bridge_id] = Bridge(bridge_id, kind or "basic")
         return bridge
 
     # -- groups -----------------------------------------------------------------------------------------------------------
@@ -245,7 +257,7 @@ class Facts:
             if not has_customer(keep, self.view):
                 keep, give = give, keep
         self._close_as_consult(give, at)
-        keep.parties = None
+        keep.parties = give.parties = None
         self._dirty.pop(give, None)
         self._closing.pop(give, None)
         if (recall := self._recalls.pop(give, None)) is not None:

@@ -293,6 +293,7 @@ class PbxFeed:
         """Stores what is new of all calls' traces. While the database is away they wait; what is too much is let go, the oldest first."""
         if self._tracer is None:
             return
+        is_away = bool(self._unstored)
         self._unpacked += self._tracer.parts(self._now(), last=last)
         if self._unpacked:
             parts = list(self._unpacked)
@@ -306,9 +307,12 @@ class PbxFeed:
         except LeaseLost:  # whoever reads the PBX now tells its story
             self._unstored = []
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            self._let_go(str(error)[:200])
+            lost = self._let_go()
+            if lost or not is_away:
+                log.warning("traces wait for the database", pbx=self._name, waiting=len(self._unstored), let_go=lost, error=str(error)[:200])
 
-    def _let_go(self, error: str) -> None:
+    def _let_go(self) -> int:
+        """What is beyond MAX_UNSTORED_BYTES; gives how many parts that were."""
         size, keep = 0, 0
         for trace in reversed(self._unstored):
             size += len(trace.raw) + len(trace.chunks) + len(trace.changes)
@@ -316,8 +320,8 @@ class PbxFeed:
                 break
             keep += 1
         lost = len(self._unstored) - keep
-        log.warning("traces wait for the database", pbx=self._name, waiting=keep, let_go=lost, error=error)
         del self._unstored[:lost]
+        return lost
 
     async def _note_seen(self) -> None:
         """Up to here nothing was missed: what a next process needs to know."""

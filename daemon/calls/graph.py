@@ -170,6 +170,11 @@ class Group:
         self.moves: list[Move] = []
         self.recordings: list[str] = []
 
+    def let_go(self) -> None:
+        """It is over, and so are its channels: what refers to each other is taken apart, so that none of it waits for the garbage collector."""
+        self.parties = None
+        self.channels, self.moves = {}, []
+
     def live(self) -> list[Channel]:
         """Channels that are still up, Local ones too."""
         return [channel for channel in self.channels.values() if channel.ended_at is None]

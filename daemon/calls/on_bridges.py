@@ -5,7 +5,7 @@ A channel is in one bridge at a time. BridgeType `base` with softmix is a confer
 
 from __future__ import annotations
 
-from daemon.calls.facts import Event
+from daemon.calls.facts import ITS_BRIDGE, MERGED_INTO, Event
 from daemon.calls.graph import Bridge, Channel
 from daemon.calls.on_dials import OnDials
 
@@ -16,10 +16,10 @@ class OnBridges(OnDials):
     """BridgeCreate to BridgeDestroy, and MeetMe's rooms."""
 
     def _bridge_create(self, event: Event, at: float) -> None:
-        self._bridge(event)
+        self._bridge(event, ITS_BRIDGE)
 
     def _bridge_enter(self, event: Event, at: float) -> None:
-        channel, bridge = self._channel(event, at), self._bridge(event)
+        channel, bridge = self._channel(event, at), self._bridge(event, ITS_BRIDGE)
         if channel is None or bridge is None:
             return
         if channel.up_at is None and not channel.is_plumbing:
@@ -72,7 +72,7 @@ class OnBridges(OnDials):
                 self._touch(member.group, at)
 
     def _bridge_merge(self, event: Event, at: float) -> None:
-        target, source = self._bridge(event, "To"), self._graph.bridges.get(event.get("FromBridgeUniqueid") or "")
+        target, source = self._bridge(event, MERGED_INTO), self._graph.bridges.get(event.get("FromBridgeUniqueid") or "")
         if target is None or source is None or target is source:
             return
         for uniqueid in list(source.members):

@@ -40,7 +40,11 @@ def has_customer(group: Group, view: PbxView) -> bool:
 
 
 def _own_extension(channel: Channel, view: PbxView) -> str | None:
-    return next((number for number in (channel.endpoint, channel.number) if view.is_extension(number)), None)
+    extensions = view.extensions
+    for number in (channel.endpoint, channel.number):
+        if number and extensions[number]:
+            return number
+    return None
 
 
 def extension_of(channel: Channel, view: PbxView) -> str | None:
@@ -51,9 +55,9 @@ def extension_of(channel: Channel, view: PbxView) -> str | None:
     """
     if channel.is_plumbing or (is_external(channel, view) and view.is_trunk(channel.name)):
         return None
-    endpoint = channel.endpoint
+    endpoint, extensions = channel.endpoint, view.extensions
     for number in (endpoint, channel.number, channel.dialled.caller_exten if channel.dialled else None):
-        if view.is_extension(number):
+        if number and extensions[number]:
             return number
     if channel.context == view.internal_context and endpoint.isdigit():
         return endpoint  # a phone of ours that the pattern forgot: better its account than nobody
@@ -192,9 +196,10 @@ class Parties:
 
     def _shown_number(self, channel: Channel) -> str | None:
         """The number a caller showed. A gateway may show the line's own number until the dialplan sets the caller's."""
+        lines = self.view.known_lines
         for text in (channel.number, channel.shown_as):
-            if text and not self.view.known_line(text):
-                return self.view.number(text)
+            if text and not lines[text]:
+                return self.view.numbers[text]
         return None
 
     def dialled_number(self, channel: Channel) -> str | None:
@@ -242,8 +247,9 @@ class Parties:
         if self.direction is IN:
             return self.view.line(self.customers[0].exten) if self.customers else None
         if self.direction is OUT:
-            for text in (*[dial.caller_shown for dial in self.group.dials], *[channel.shown_as for channel in self.internals]):
-                if line := self.view.known_line(text):
+            lines = self.view.known_lines
+            for text in [*[dial.caller_shown for dial in self.group.dials], *[channel.shown_as for channel in self.internals]]:
+                if text and (line := lines[text]):
                     return line
         return None
 

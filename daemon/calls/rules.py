@@ -98,11 +98,11 @@ class Judgement:
     def talking_now(self) -> str | None:
         """The internal number of who talks with the customer at this moment."""
         last = self.group.talks[-1] if self.group.talks else None
-        return last.person if last is not None and last.end is None and self.view.is_extension(last.person) else None
+        return last.person if last is not None and last.end is None and last.person and self.view.extensions[last.person] else None
 
-    def up_now(self) -> set[str]:
+    def up_now(self) -> list[str]:
         """Internal numbers whose phone is off the hook in this call."""
-        return {number for channel, number in self.parties.ours if channel.up_at is not None and channel.ended_at is None}
+        return [number for channel, number in self.parties.ours if channel.up_at is not None and channel.ended_at is None]
 
     def spans(self) -> list[Talk]:
         """Talks, with a pause after which the same person comes back counted in, unless the customer was parked meanwhile."""
@@ -255,7 +255,7 @@ class Judgement:
         if not group.call_id:
             group.call_id = call_id(view, group.first_uniqueid)
         spans = self.spans()
-        seen = Outline(
+        fields = (
             group.call_id,
             view.enterprise,
             view.pbx,
@@ -279,16 +279,21 @@ class Judgement:
             tuple(group.recordings),
             group.has_gap,
         )
+        seen = tuple.__new__(Outline, fields)  # `Outline(*fields)`, of which the interpreter makes five times the work
         return completed(seen, group.prior) if group.prior else seen
 
     def whole(self, outline: Outline) -> Call:
         """An outline with its legs and its talk time."""
         last = self.group.last_seen_at
-        talked = sum([max(0.0, (last if talk.end is None else talk.end) - talk.start) for talk in self.spans()])
+        talked = 0.0
+        for talk in self.spans():
+            end = last if talk.end is None else talk.end
+            if end > talk.start:
+                talked += end - talk.start
         legs = self._legs()
         if self.group.prior is not None:
             legs = all_legs(legs, self.group.prior.legs)
-        return Call(*outline, talked, legs)
+        return Call(*(outline + (talked, legs)))  # noqa: RUF005 - a display would be gathered in a list first
 
     def _legs(self) -> tuple[Leg, ...]:
         # A channel may outlive the call, in another one or by a moment: its part in this one is over.

@@ -61,9 +61,9 @@ class Teller:
 def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]:
     signals: list[Signal] = []
     ringing = _ringing(judgement, record)
-    if fresh := tuple([number for number in ringing if number not in told.popups and number != told.in_talk]):
-        signals.append(Ringing(fresh))
-        told.popups += fresh
+    if fresh := [number for number in ringing if number not in told.popups and number != told.in_talk]:
+        signals.append(Ringing(tuple(fresh)))
+        told.popups += tuple(fresh)
     if record.answered_at is not None and not told.answered:
         told.answered = True
         signals.append(Answered(record.answered_by))
@@ -71,9 +71,9 @@ def _signals(told: _Told, judgement: Judgement, record: Outline) -> list[Signal]
         signals.append(Ended(told.popups))
         told.popups = ()
     elif told.popups and (judgement.direction is not OUT or told.answered):
-        stays = {*ringing, record.last_talked, *judgement.up_now()}
-        if gone := tuple([number for number in told.popups if number not in stays]):
-            signals.append(StoppedRinging(gone))
+        stays = [*ringing, record.last_talked, *judgement.up_now()]
+        if gone := [number for number in told.popups if number not in stays]:
+            signals.append(StoppedRinging(tuple(gone)))
             told.popups = tuple([number for number in told.popups if number in stays])
     return signals
 

@@ -64,10 +64,14 @@ class PbxView:
 
     def is_extension(self, number: str | None) -> bool:
         """Whether this is one of the enterprise's internal numbers."""
-        return bool(number) and self._extensions[number or ""]
+        return bool(number) and self.extensions[number or ""]
+
+    # What is asked of every channel again and again stands open, to be asked without a call: for texts that are not empty.
 
     @cached_property
-    def _extensions(self) -> Remembered[bool]:
+    def extensions(self) -> Remembered[bool]:
+        """`is_extension` of a text."""
+
         def ask(number: str) -> bool:
             if len(number) > MAX_EXTENSION_LENGTH:
                 return False
@@ -77,10 +81,11 @@ class PbxView:
 
     def number(self, text: str | None) -> str | None:
         """A party's number: E.164 where it can be, else its digits, None when withheld."""
-        return self._numbers[text] if text else None
+        return self.numbers[text] if text else None
 
     @cached_property
-    def _numbers(self) -> Remembered[str | None]:
+    def numbers(self) -> Remembered[str | None]:
+        """`number` of a text."""
         return Remembered(lambda text: shown_number(text, self.country))
 
     def is_phone(self, text: str | None) -> bool:
@@ -103,10 +108,12 @@ class PbxView:
 
     def known_line(self, text: str | None) -> str | None:
         """The configured line that `text` names, or None."""
-        return self._known_lines[text] if text else None
+        return self.known_lines[text] if text else None
 
     @cached_property
-    def _known_lines(self) -> Remembered[str | None]:
+    def known_lines(self) -> Remembered[str | None]:
+        """`known_line` of a text."""
+
         def ask(text: str) -> str | None:
             return self._lines_by_digits.get(digits_of(text)) or self._lines_by_digits.get(digits_of(self.number(text) or ""))
 
