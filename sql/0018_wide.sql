@@ -96,12 +96,32 @@ begin
     where d.id = any (picked) returning d.*;
 end $$;
 
+-- What a thousand PBXs ask when they all come up at once, in one round trip each: what a former process left, and that nothing was missed since.
+create function left_of(p_enterprise text, p_pbx text) returns table (boot text, seen_at timestamptz, has_open boolean)
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  return query select s.boot, s.seen_at,
+      exists (select from calls c where c.enterprise_number = p_enterprise and c.pbx = p_pbx and c.ended_at is null)
+    from (select) as one left join pbx_states s on s.enterprise_number = p_enterprise and s.pbx = p_pbx;
+end $$;
+
+-- Waits for no disk: a minute more or less does not matter.
+create function note_seen(p_enterprise text, p_pbx text, p_boot text, p_seen_at timestamptz) returns void
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  set local synchronous_commit = off;
+  insert into pbx_states as s (enterprise_number, pbx, boot, seen_at) values (p_enterprise, p_pbx, p_boot, p_seen_at)
+    on conflict (enterprise_number, pbx) do update set boot = excluded.boot, seen_at = excluded.seen_at;
+end $$;
+
 do $$
 declare
   routine regprocedure;
 begin
   for routine in select p.oid::regprocedure from pg_proc p
-    where p.pronamespace = 'public'::regnamespace and p.proname in ('open_connections', 'delivery_backlog', 'connections_in_trouble')
+    where p.pronamespace = 'public'::regnamespace and p.proname in ('open_connections', 'delivery_backlog', 'connections_in_trouble', 'left_of', 'note_seen')
   loop
     execute format('revoke execute on function %s from public', routine);
     execute format('grant execute on function %s to vochid_app', routine);

@@ -125,7 +125,7 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     dispatcher = Dispatcher(outbox, crm, lambda *state: states.append(state))
     room = open_desk(db, tenants, crm, dispatcher, Live(), sessions, OneRecording(), vault, "https://vochid.example")
     tenants.on_change(dispatcher.settings_changed)
-    await leases.take((NUMBER, "main"))
+    await leases.take([(NUMBER, "main")])
     supervisor = Supervisor("rig")
     supervisor.serve("leases", leases.run)
     if run:

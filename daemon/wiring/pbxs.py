@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 
 from daemon.ami.fleet import Fleet
@@ -56,13 +57,13 @@ class Pbxs:
 
     async def run(self) -> None:
         """Follows the documents, and tries again for PBXs that another process still holds."""
+        is_news = True
         while True:
-            await self._reconcile()
-            try:
-                await asyncio.wait_for(self._changed.wait(), LEASE_RETRY_S)
-            except TimeoutError:
-                continue
             self._changed.clear()
+            await self._reconcile(is_news=is_news)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LEASE_RETRY_S)
+            is_news = self._changed.is_set()
 
     async def stop(self) -> None:
         """Logs off everywhere and stores what waits."""
@@ -71,10 +72,13 @@ class Pbxs:
         self._feeds.clear()
         self.watches.clear()
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, *, is_news: bool) -> None:
+        """is_news: the documents changed; else only what other processes held, or lost, may be different."""
         wanted = {(n, pbx.name): pbx for n, t in self._tenants.all().items() if not t.enterprise.paused for pbx in t.enterprise.pbxs if pbx.secret}
-        for key in wanted.keys() - self._leases.held:
-            await self._leases.take(key)
+        if missing := wanted.keys() - self._leases.held:
+            await self._leases.take(missing)
+        if not is_news and self._leases.held == self._feeds.keys() == wanted.keys():
+            return
         targets = {key: _target(pbx) for key, pbx in wanted.items() if key in self._leases.held}
         for key in self._feeds.keys() & targets.keys():
             view = self._view(key)

@@ -245,7 +245,7 @@ async def test_two_enterprises_with_one_account_share_its_limits(box: RetailCrmS
     settings_of_both = {"domain": box.url, "api_key": box.api_key}
     async with rig(db, RetailCrm(), settings_of_both) as r:
         await r.tenants.put("0400", {"number": "0400", "name": "x", "pbxs": [{"name": "main", "host": "h"}], "integrations": {"retailcrm": settings_of_both}})
-        await r.leases.take(("0400", "main"))
+        await r.leases.take([("0400", "main")])
         for number in [NUMBER, "0400"] * 30:
             await r.record(ringing(a_call(enterprise=number)), Ringing(("150",)))
         await r.until(lambda: len(box.events) == 60, 15)

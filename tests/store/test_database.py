@@ -236,24 +236,26 @@ async def test_partitions_of_the_log_are_not_open_to_the_daemon_directly(db: Dat
 async def test_a_pbx_has_one_reader_and_a_stale_owners_writes_are_refused(db: Database) -> None:
     async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
         other = Leases(db, "other")
-        assert not await other.take((NUMBER, "main"))
+        assert not await other.take([(NUMBER, "main")])
         await r.record(a_call(), Ended(()), wake=False)
         async with db.tenant(NUMBER) as connection:
             await connection.execute("update leases set expires_at = now() - interval '1 second'")
         with pytest.raises(LeaseLost):
             await r.record(a_call(), Ended(()), wake=False)
-        assert await other.take((NUMBER, "main"))
+        assert await other.take([(NUMBER, "main")])
         with pytest.raises(LeaseLost):
             await r.record(a_call(), Ended(()), wake=False)
         assert len(await r.outbox.list(NUMBER)) == 1
         await other.drop_all()
-        assert await r.leases.take((NUMBER, "main"))
+        assert await r.leases.take([(NUMBER, "main")])
         await r.record(a_call(), Ended(()), wake=False)
 
 
 async def test_an_owner_that_could_not_renew_lets_go_before_the_lease_expires(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     leases = Leases(db, "me")
-    assert await leases.take(("1", "main"))
+    keys = {(str(n), "main") for n in range(300)}
+    assert await leases.take(keys) == keys
+    assert await Leases(db, "another").take([*keys, ("new", "main")]) == {("new", "main")}
     assert leases.epoch(("1", "main")) == 1
     monkeypatch.setattr(leases, "_renewed_at", leases._renewed_at - 7)
     with pytest.raises(LeaseLost):
