@@ -31,7 +31,7 @@ from lab.run import short_directory
 SIZES = (10_000, 100_000, 1_000_000)
 CONNECTIONS = 500
 ROOM = 8
-CLAIMS = 400
+CLAIMS = 200
 KINDS = list(POLICY.deadline_s)
 BACKLOG_MOST = 20_000
 
