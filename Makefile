@@ -9,7 +9,7 @@ PY := .venv/bin/python
 build/promtool:
 	@mkdir -p build/prometheus && cd build/prometheus && apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && cp usr/bin/promtool ../promtool
 
-.PHONY: setup environment run demo check test bench chaos soak screenshots lab-16 lock widget interop-node clean
+.PHONY: setup environment run demo check test bench bench-quick bench-check bench-node chaos soak screenshots lab-16 lock widget interop-node clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -32,8 +32,16 @@ check: environment
 test: check setup interop-node
 	@$(PY) -m pytest -n 2 --dist loadgroup
 
-bench: setup
+bench: setup bench-node
 	@$(PY) -m benchmarks
+
+# Whether everything of it runs, in a few minutes.
+bench-quick: setup bench-node
+	@$(PY) -m benchmarks --quick
+
+# Fails when a path lost more than 20 % against the stored ratios to the floor of the same run.
+bench-check: setup
+	@$(PY) -m benchmarks --check
 
 # What docs/promises.md shows. As root the disk of the row about full disks can be mounted.
 chaos: setup
@@ -57,6 +65,10 @@ widget: environment
 # Clients for node that tests/interop drives sandboxes with, where npm is there.
 interop-node:
 	@! command -v npm >/dev/null || test -d tests/interop/node/node_modules || npm install --prefix tests/interop/node --no-package-lock --no-audit --no-fund --silent
+
+# AMI clients for node that benchmarks run beside ours, where npm is there.
+bench-node:
+	@! command -v npm >/dev/null || test -d benchmarks/node/node_modules || npm install --prefix benchmarks/node --no-package-lock --no-audit --no-fund --silent
 
 # After a change of dependencies in pyproject.toml.
 lock: environment

@@ -7,12 +7,30 @@ import os
 import platform
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 import asyncpg
 
-from benchmarks import ami_ingest, bitrix24, boards, call_model, click_to_originate, downloads, event_to_popup, fastagi, pages, settings_cache
+from benchmarks import (
+    ami_ingest,
+    bitrix24,
+    boards,
+    call_model,
+    click_to_originate,
+    downloads,
+    drain,
+    event_to_popup,
+    fastagi,
+    over_sockets,
+    pages,
+    ratios,
+    settings_cache,
+    trickle,
+    waiting,
+    wide,
+)
 from daemon.compiled import runs_compiled
 from daemon.lifecycle import run_async
 from lab.run import short_directory
@@ -28,7 +46,14 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--rate", type=int, default=50, help="calls, and clicks, per second")
     options.add_argument("--seconds", type=int, default=20, help="length of a run of popups")
+    options.add_argument("--quick", action="store_true", help="one run of everything, shorter and smaller: whether it runs, not what it says")
+    options.add_argument("--check", action="store_true", help="only compares the ratios to the floor with those that are stored")
+    options.add_argument("--store", action="store_true", help="with --check: stores this run's ratios instead")
     chosen = options.parse_args()
+    if chosen.check:
+        sys.exit(ratios.check(store=chosen.store))
+    if chosen.quick:
+        chosen.runs, chosen.seconds = 1, 5
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     print(f"{platform.platform()}, {os.cpu_count()} cores, {memory_gb:.0f} GB; Python {platform.python_version()}, asyncpg {asyncpg.__version__}")
     print("Everything runs on these cores at once: daemon, PostgreSQL, PBXs, CRMs and players.")
@@ -77,8 +102,13 @@ def _model(_: argparse.Namespace) -> None:
 
 def _ingest(chosen: argparse.Namespace) -> None:
     """AMI's bytes -> events, and -> finished calls, beside the peers; every class of events on (CPU time of one core)."""
-    runs = max(chosen.runs, 5)
-    for title, readers in (("events/s, all asked for", ami_ingest.ingest()), ("events/s into finished calls", ami_ingest.finished_calls())):
+    runs = chosen.runs if chosen.quick else max(chosen.runs, 5)
+    kinds = {
+        "events/s, all asked for": ami_ingest.ingest(),
+        "noise that is only skipped": ami_ingest.skipping(),
+        "events/s into finished calls": ami_ingest.finished_calls(),
+    }
+    for title, readers in kinds.items():
         print(f"{title:>30} {'median':>10} {'lowest':>10} {'highest':>10}")
         for name, rate in ami_ingest.measure(readers, runs).items():
             print(f"{name:>30} {rate.median:>10,.0f} {rate.lowest:>10,.0f} {rate.highest:>10,.0f}", flush=True)
@@ -157,9 +187,76 @@ def _pages(_: argparse.Namespace) -> None:
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
+def _peers(chosen: argparse.Namespace) -> None:
+    """AMI over a socket -> events, each reader a process of its own, clients for node too (CPU time of the reader)."""
+    if (why := over_sockets.npm_is_missing()) is not None:
+        print(f"without the peers from npm: {why}")
+    print(f"{'':>24} {'median':>10} {'lowest':>10} {'highest':>10} {'read':>6}")
+    for name, (rate, share) in run_async(over_sockets.measure(chosen.runs)).items():
+        print(f"{name:>24} {rate.median:>10,.0f} {rate.lowest:>10,.0f} {rate.highest:>10,.0f} {share:>6.0%}", flush=True)
+
+
+def _trickle(chosen: argparse.Namespace) -> None:
+    """one event per segment on many links, 5 a second on each: CPU per event, in us."""
+    print(f"{'links':>7} {'events/s':>9}" + "".join(f"{name:>24}" for name in trickle.READERS))
+    for links in (10, 100) if chosen.quick else (10, 100, trickle.LINKS):
+        found = trickle.measure(links, links * 5, 2.0 if chosen.quick else 3.0)
+        print(f"{links:>7} {links * 5:>9}" + "".join(f"{found[name][0]:>24.1f}" for name in trickle.READERS), flush=True)
+
+
+def _wide(chosen: argparse.Namespace) -> None:
+    """many PBXs, an enterprise each: start, connecting, idling, memory, popups alone and beside one PBX that floods (5,000 events/s), stop."""
+    heads = ("ready, s", "connected", "at once", "idle, %", "memory, kB", "p50 alone", "p99", "p50 beside", "p99", "lost", "stop, s")
+    print(f"{'PBXs':>10}" + "".join(f"{head:>11}" for head in heads))
+    base: tuple[int, int] | None = None
+    for count, tls in ((10, False), (50, True)) if chosen.quick else ((10, False), (100, False), (1_000, False), (1_000, True)):
+        calls_s = 3 if chosen.quick else 10 if count == 1_000 and not tls else 0
+        found = run_async(wide.measure(count, tls=tls, idle_s=5 if chosen.quick else 20, calls_s=calls_s))
+        alone, beside = _percentiles(found.alone_ms), _percentiles(found.beside_ms)
+        values = (found.ready_s, found.connected_s, found.at_once, found.idle_percent, found.memory_kb, alone[0], alone[2], beside[0], beside[2])
+        print(f"{f'{count} TLS' if tls else count:>10}" + "".join(f"{value:>11.1f}" for value in (*values, found.lost, found.stop_s)), flush=True)
+        base = base or (count, found.memory_kb)
+        if count > base[0]:
+            print(f"{'':>10}  {(found.memory_kb - base[1]) / (count - base[0]):.0f} kB for each PBX more, its enterprise's settings included", flush=True)
+
+
+def _start(chosen: argparse.Namespace) -> None:
+    """start to ready, and stop, by how many enterprises there are; their PBXs and CRMs are there."""
+    print(f"{'enterprises':>12} {'ready, s':>10} {'stop, s':>10}")
+    for count in (5, 50) if chosen.quick else (5, 50, 500):
+        found = run_async(wide.measure(count, tls=False, idle_s=0, calls_s=0))
+        print(f"{count:>12} {found.ready_s:>10.2f} {found.stop_s:>10.2f}", flush=True)
+
+
+def _durable(chosen: argparse.Namespace) -> None:
+    """event -> CRM, durable, at rising rates: 60 events a call over 50 accounts; the daemon's CPU per call."""
+    print(f"{'calls/s':>8}" + "".join(f"{head:>11}" for head in (*LATENCIES, "calls", "lost", "CPU ms/call")))
+    for rate in (5, 50) if chosen.quick else (5, 50, 200, 500):
+        result = run_async(event_to_popup.measure(rate, 5 if chosen.quick else 10, 50))
+        values = (*_percentiles(result.latencies_ms), result.calls, result.lost, result.cpu_ms_per_call)
+        print(f"{rate:>8}" + "".join(f"{value:>11.2f}" for value in values), flush=True)
+
+
+def _drain(chosen: argparse.Namespace) -> None:
+    """deliveries/s to CRMs that answer at once, from a full outbox."""
+    print(f"{'deliveries':>11} {'per second':>11} {'CPU ms each':>12} {'lost':>6}")
+    for count in (100, 1_000) if chosen.quick else (100, 1_000, 10_000):
+        found = run_async(drain.measure(count))
+        print(f"{count:>11} {found.per_s:>11.0f} {found.cpu_ms_each:>12.2f} {found.lost:>6}", flush=True)
+
+
+def _waiting(chosen: argparse.Namespace) -> None:
+    """statements on an outbox in which so many deliveries wait: p50 and p99 in ms, round trip included."""
+    for costs in run_async(waiting.measure((1_000, 10_000) if chosen.quick else waiting.SIZES, 50 if chosen.quick else waiting.CLAIMS)):
+        told = ", ".join(f"{name} {found[0]:.1f}/{found[2]:.1f}" for name, values in costs.took_ms.items() for found in [_percentiles(values)])
+        print(f"{costs.waiting:>9,} {'over 500 connections' if costs.shape == 'even' else 'in one connection'}: {told}", flush=True)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "model": _model, "ingest": _ingest, "popups": _popups, "clicks": _clicks, "settings": _settings,
     "downloads": _downloads, "fastagi": _fastagi, "bitrix24": _bitrix24, "boards": _boards, "pages": _pages,
+    "peers": _peers, "trickle": _trickle, "wide": _wide,
+    "start": _start, "durable": _durable, "drain": _drain, "waiting": _waiting,
 }  # fmt: skip
 
 if __name__ == "__main__":

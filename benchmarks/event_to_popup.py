@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from lab.fakepbx import FakePbx
+from lab.fleet import Usage
 from lab.office import REPOSITORY
 from lab.run import DaemonProcess, short_directory
 
@@ -25,10 +26,11 @@ SETTLE_S = 5.0
 
 @dataclass(frozen=True)
 class Result:
-    """Latencies in ms, sorted; calls that were sent; popups that never came."""
+    """Latencies in ms, sorted; calls that were sent; popups that never came; the daemon's CPU per call, everything that follows it too."""
 
     latencies_ms: list[float]
     calls: int
+    cpu_ms_per_call: float = 0.0
 
     @property
     def lost(self) -> int:
@@ -97,13 +99,13 @@ class _Call:
         return phone, change(self.before), change(self.after)
 
 
-async def measure(rate: int, seconds: int) -> Result:
-    """Plays `rate` calls a second for `seconds`, spread over ten enterprises with a CRM each."""
+async def measure(rate: int, seconds: int, enterprises: int = ENTERPRISES) -> Result:
+    """Plays `rate` calls a second for `seconds`, spread over enterprises with a CRM account each (which takes 40 requests a second)."""
     popups: dict[str, float] = {}
     sent: dict[str, float] = {}
     loop = asyncio.get_running_loop()
-    servers = [await loop.create_server(lambda: _Crm(popups), "127.0.0.1", 0) for _ in range(ENTERPRISES)]
-    pbxs = [FakePbx() for _ in range(ENTERPRISES)]
+    servers = [await loop.create_server(lambda: _Crm(popups), "127.0.0.1", 0) for _ in range(enterprises)]
+    pbxs = [FakePbx() for _ in range(enterprises)]
     daemon = DaemonProcess(short_directory("vochid-bench-"))
     try:
         await daemon.start()
@@ -114,22 +116,25 @@ async def measure(rate: int, seconds: int) -> Result:
         await asyncio.gather(*(asyncio.wait_for(pbx.connected.wait(), 20) for pbx in pbxs))
         await asyncio.sleep(1)
         call = _Call.read(TRACE)
+        assert daemon.process is not None
+        used = Usage.of(daemon.process.pid).cpu_s
         started = time.perf_counter()
         for n in range(rate * seconds):
             await asyncio.sleep(max(0.0, started + n / rate - time.perf_counter()))
             phone, before, after = call.numbered(n)
-            pbx = pbxs[n % ENTERPRISES]
+            pbx = pbxs[n % enterprises]
             sent[phone] = time.perf_counter()
             pbx.send(before)
             loop.call_later(0.5, pbx.send, after)
         await asyncio.sleep(SETTLE_S)
+        used = Usage.of(daemon.process.pid).cpu_s - used
     finally:
         await daemon.stop()
         for pbx in pbxs:
             await pbx.stop()
         for server in servers:
             server.close()
-    return Result(sorted((popups[phone] - at) * 1000 for phone, at in sent.items() if phone in popups), len(sent))
+    return Result(sorted((popups[phone] - at) * 1000 for phone, at in sent.items() if phone in popups), len(sent), used / len(sent) * 1000)
 
 
 def _document(number: str, pbx: FakePbx, crm_port: int) -> dict[str, object]:

@@ -31,7 +31,7 @@ from lab.run import short_directory
 SIZES = (10_000, 100_000, 1_000_000)
 CONNECTIONS = 500
 ROOM = 8
-CLAIMS = 400
+CLAIMS = 200
 KINDS = list(POLICY.deadline_s)
 BACKLOG_MOST = 20_000
 
@@ -43,7 +43,7 @@ select to_char(case when $3 then 0 else n / 2 % $2 end, 'FM0000'), 'retailcrm', 
 from generate_series(0, $1 - 1) n, lateral (select * from (values ('popup', 0), ('hangup', 0), ('journal', 1), ('recording', 2)) v (kind, priority)
   offset n % 7 % 4 limit 1) k
 """
-_CALL = Call(
+CALL = Call(
     id="", enterprise="0000", pbx="main", linkedid="1.1", direction=Direction.IN, started_at=1_763_701_800.0, customer_number="+375296254070", rang=("150",),
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ async def fill(owner: asyncpg.Connection, size: int, *, one: bool, connections: 
     """An outbox with `size` deliveries that wait, two to a lane; in every third lane the first is not due yet."""
     await owner.execute("truncate deliveries")
     await owner.execute("select set_config('vochid.enterprise', '', false)")
-    await owner.execute(_FILL, size, connections, one, dump_json(_CALL.to_json()), timeout=600)
+    await owner.execute(_FILL, size, connections, one, dump_json(CALL.to_json()), timeout=600)
     await owner.execute("vacuum analyze deliveries", timeout=600)
 
 

@@ -143,12 +143,11 @@ class FrameReader:
             self._skipping_bytes = 0
         noise = self._noise
         for raw in whole:
-            if _is_plain(raw):
-                name = raw[7 : raw.find(b"\r\n", 7)]
-                if name not in noise:
-                    frames.append(Frame(raw))
-            else:
+            end = _plain_until(raw)
+            if end == 0:
                 frames.extend(_accept(raw))
+            elif raw[7:end] not in noise:
+                frames.append(Frame(raw))
         if rest:
             self._keep(rest)
         return frames
@@ -164,15 +163,16 @@ class FrameReader:
                 raise WireError(f"no end of message within {MAX_SKIP_BYTES} bytes")
 
 
-def _is_plain(raw: bytes) -> bool:
-    """Whether nothing is to be judged: an event, all of it, of a size and a number of lines that no limit is about. Nearly all are."""
-    return (
-        raw.startswith(b"Event: ")
-        and len(raw) < 2 * MAX_HEADERS  # each line has two bytes at least
-        and raw.find(b"Event: ", 7) < 0
-        and raw.find(b"\r\n", 7) > 0
-        and raw[-1] not in b"\r\n"
-    )
+def _plain_until(raw: bytes) -> int:
+    """Where the name ends of an event of which nothing is to be judged: all of it, of a size and a number of lines that no limit is about.
+
+    Nearly all are. 0 for anything else.
+    """
+    if len(raw) >= 2 * MAX_HEADERS or not raw.startswith(b"Event: ") or raw.find(b"Event: ", 7) >= 0:  # each line has two bytes at least
+        return 0
+    end = raw.find(b"\r\n", 7)
+    last = raw[len(raw) - 1]
+    return 0 if end < 0 or last == 13 or last == 10 else end
 
 
 def _accept(raw: bytes) -> Iterable[Frame | Skipped]:

@@ -105,8 +105,9 @@ class Recorder:
 
     async def left(self, enterprise: str, pbx: str) -> Left:
         """What a former process left of a PBX."""
-        boot, seen_at = await self._states.get(enterprise, pbx)
-        return Left(boot, seen_at, tuple(Call.from_json(record) for record in await self._calls.open(enterprise, pbx)))
+        boot, seen_at, has_open = await self._states.get(enterprise, pbx)
+        calls = await self._calls.open(enterprise, pbx) if has_open else []
+        return Left(boot, seen_at, tuple(map(Call.from_json, calls)))
 
     async def note_seen(self, enterprise: str, pbx: str, boot: str, at: float) -> None:
         """Nothing of this PBX was missed up to Unix time `at`. Raises LeaseLost as `record` does."""

@@ -13,19 +13,11 @@ class PbxStates:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def get(self, enterprise: str, pbx: str) -> tuple[str, float | None]:
-        """Its boot's name and the Unix time it was last in step; empty and None for a new one."""
-        async with self._db.tenant(enterprise) as connection:
-            row = await connection.fetchrow("select boot, seen_at from pbx_states where enterprise_number = $1 and pbx = $2", enterprise, pbx)
-        return (row["boot"], row["seen_at"].timestamp()) if row else ("", None)
+    async def get(self, enterprise: str, pbx: str) -> tuple[str, float | None, bool]:
+        """Its boot's name, the Unix time it was last in step, and whether calls of it have no end yet; empty and None for a new one."""
+        [row] = await self._db.fetch("select * from left_of($1, $2)", enterprise, pbx)
+        return row["boot"] or "", row["seen_at"].timestamp() if row["seen_at"] else None, row["has_open"]
 
     async def put(self, enterprise: str, pbx: str, boot: str, seen_at: float, owner: str, epoch: int) -> None:
         """Notes both; waits for no disk, as a minute more or less does not matter. Refused (VL001) when `owner` does not read the PBX now."""
-        async with self._db.tenant(enterprise) as connection:
-            await connection.execute("set local synchronous_commit = off")
-            await connection.execute("select hold_lease($1, $2, $3, $4)", enterprise, pbx, owner, epoch)
-            await connection.execute(
-                "insert into pbx_states (enterprise_number, pbx, boot, seen_at) values ($1, $2, $3, $4) "
-                "on conflict (enterprise_number, pbx) do update set boot = excluded.boot, seen_at = excluded.seen_at",
-                enterprise, pbx, boot, datetime.fromtimestamp(seen_at, UTC),
-            )  # fmt: skip
+        await self._db.fetch("select note_seen($1, $2, $3, $4, $5, $6)", enterprise, pbx, boot, datetime.fromtimestamp(seen_at, UTC), owner, epoch)

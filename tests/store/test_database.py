@@ -254,6 +254,7 @@ async def test_a_pbx_has_one_reader_and_a_stale_owners_writes_are_refused(db: Da
 async def test_an_owner_that_could_not_renew_lets_go_before_the_lease_expires(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     leases = Leases(db, "me")
     assert await leases.take(("1", "main"))
+    assert not await Leases(db, "another").take(("1", "main"))
     assert leases.epoch(("1", "main")) == 1
     monkeypatch.setattr(leases, "_renewed_at", leases._renewed_at - 7)
     with pytest.raises(LeaseLost):
