@@ -180,9 +180,8 @@ async def _use_up_the_log(place: World) -> None:
     with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
         connection = await asyncpg.connect(place.database, timeout=10)
         try:
-            await connection.execute("create table if not exists ballast (x text)")
-            for _ in range(200):
-                await connection.execute("insert into ballast select repeat(md5(n::text), 200) from generate_series(1, 500) n; delete from ballast", timeout=20)
+            for _ in range(200):  # into the log and nowhere else
+                await connection.execute("select pg_logical_emit_message(false, 'chaos', repeat('x', 1000000), true)", timeout=20)
         finally:
             connection.terminate()
 
