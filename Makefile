@@ -1,7 +1,7 @@
 # make setup   .venv with everything in it          make demo    a real PBX, a CRM, the daemon, and calls between them
 # make run     the daemon on its embedded database  make test    the whole suite
 # make check   lint, types, layers                  make bench   the figures
-# make chaos   every fault with the account of every call; ROWS="F3-lines F13" SCALE=0.2 KILLS=20 for less      make soak   MINUTES=30
+# make chaos   every fault with the account of every call; ROWS="F3-lines F13" SCALE=0.2 KILLS=20 for less, WRITE=docs/promises.md keeps it      make soak   MINUTES=30
 # make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
@@ -45,7 +45,7 @@ bench-check: setup
 
 # What docs/promises.md shows. As root the disk of the row about full disks can be mounted.
 chaos: setup
-	@$(PY) -m lab.chaos $(ROWS) --kills $(or $(KILLS),200) --scale $(or $(SCALE),1)
+	@$(PY) -m lab.chaos $(ROWS) --kills $(or $(KILLS),200) --scale $(or $(SCALE),1) $(if $(WRITE),--write $(WRITE))
 
 soak: setup
 	@$(PY) -m lab.chaos.soak --minutes $(or $(MINUTES),30)

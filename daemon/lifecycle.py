@@ -18,6 +18,7 @@ from daemon.app import App
 from daemon.settings import Settings
 
 WATCHDOG_S = 5.0
+NOTIFY_DEADLINE_S = 0.2  # a service manager that does not read must not hold the event loop
 T = TypeVar("T")
 
 
@@ -54,5 +55,6 @@ def notify(message: str) -> None:
     if not address:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(NOTIFY_DEADLINE_S)
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
         sock.sendall(message.encode())

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+import asyncpg
 import structlog
 
 from daemon.delivery.health import Breaker, Health, HealthView
@@ -107,12 +108,21 @@ class Dispatcher:
                 self.wake(owner, integration)
 
     async def run(self) -> None:
-        """Looks for what is due by time, and for claims that outlived their owner."""
+        """Looks for what is due by time, and for claims that outlived their owner; goes on looking while the database is away."""
+        is_away = False
         while True:
-            if released := await self._outbox.release_expired():
-                log.warning("deliveries taken back from a stopped daemon", count=released)
-            for enterprise, integration in await self._outbox.due():
-                self.wake(enterprise, integration)
+            try:
+                if released := await self._outbox.release_expired():
+                    log.warning("deliveries taken back from a stopped daemon", count=released)
+                for enterprise, integration in await self._outbox.due():
+                    self.wake(enterprise, integration)
+                if is_away:
+                    log.warning("database is back, deliveries go on")
+                is_away = False
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                if not is_away:
+                    log.error("database is away, deliveries wait", error=str(error)[:200])
+                is_away = True
             await asyncio.sleep(POLL_S)
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """Runs the faults and prints the account: one row each. Exits 1 on a loss, a double, a wrong order or something that did not go on.
 
 python -m lab.chaos                        everything, 200 deaths of the daemon
-python -m lab.chaos F3 F13 --scale 0.2     some rows, a fifth as long
+python -m lab.chaos F3-lines F13 --scale 0.2     some rows, a fifth as long
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from lab.chaos.catalogue import ROWS
-from lab.chaos.report import table
+from lab.chaos.report import table, written_into
 from lab.chaos.rows import Row, Size
 
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--scale", type=float, default=1.0, help="of everything else: 0.1 is a tenth")
+    parser.add_argument("--write", type=Path, help="a document whose table gets these rows: docs/promises.md")
     chosen = parser.parse_args()
     wanted = [name for name in ROWS if not chosen.rows or name in chosen.rows]
     if not wanted:
@@ -51,6 +53,8 @@ def main() -> int:
         for wrong in row.account.wrong[:40]:
             print(f"    {wrong}", file=sys.stderr, flush=True)
     print(table(done))
+    if chosen.write is not None:
+        chosen.write.write_text(written_into(chosen.write.read_text(), done, list(ROWS)))
     return 0 if all(row.is_good for row in done) else 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.chaos import machine, rows
+from lab.chaos import crm_rows, machine, rows
 from lab.chaos.rows import Run
 
 ROWS: dict[str, tuple[str, Run]] = {
@@ -13,8 +13,8 @@ ROWS: dict[str, tuple[str, Run]] = {
     "F3-lines": ("AMI half open, frozen, sliced, reset in mid-frame", rows.bad_lines),
     "F3-reboot": ("Asterisk rebooted with live calls", rows.reboots),
     "F4": ("AMI flood of 50,000 events/s, a frame of 10 MB", rows.flood),
-    "F5": ("every CRM failing in every documented way", rows.crms_fail),
-    "F5-dead": ("a CRM that answers nothing", rows.dead_crm),
+    "F5": ("every CRM failing in every documented way", crm_rows.crms_fail),
+    "F5-dead": ("a CRM that answers nothing", crm_rows.dead_crm),
     "F6": ("FastAGI abused", machine.fastagi),
     "F7": ("the process's clock set an hour on and back", machine.clock),
     "F8-disk": ("the database's disk full", machine.disk_full),

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
+
 from lab.chaos.crms import RetailCrm
 from lab.chaos.rows import RATE, Row, Size, accounted, both
 from lab.chaos.world import World, world
@@ -146,7 +148,7 @@ def _small_disk() -> Iterator[Path]:
 
 
 async def disk_full(row: Row, size: Size) -> None:
-    """The database's disk is full, with calls in progress; then there is room again."""
+    """The database's disk is full until it cannot write its log and dies of it, with calls in progress; then there is room again."""
     with _small_disk() as disk:
         async with world(both(), home=disk) as place:
             place.start_traffic(RATE, size.seed)
@@ -155,6 +157,7 @@ async def disk_full(row: Row, size: Size) -> None:
                 row.tries()
                 ballast = disk / "ballast"
                 await asyncio.to_thread(_fill, ballast)
+                await _use_up_the_log(place)
                 began = time.monotonic()
                 said_so = False
                 while time.monotonic() - began < max(8.0, 20.0 * size.scale):
@@ -170,6 +173,17 @@ async def disk_full(row: Row, size: Size) -> None:
                 row.notes.append(f"not ready while full: {'yes' if said_so else 'no'}; ready {time.monotonic() - freed:.1f} s after there was room")
                 row.survived += said_so
             await accounted(row, place)
+
+
+async def _use_up_the_log(place: World) -> None:
+    """Writes until PostgreSQL cannot any more: its log has room of its own, ahead of what it writes."""
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        connection = await asyncpg.connect(place.database, timeout=10)
+        try:
+            for _ in range(200):  # into the log and nowhere else
+                await connection.execute("select pg_logical_emit_message(false, 'chaos', repeat('x', 1000000), true)", timeout=20)
+        finally:
+            connection.terminate()
 
 
 def _fill(ballast: Path) -> None:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from lab.cable import Trouble
+from lab.cable import Cable, Trouble
 from lab.chaos.account import Account
 from lab.chaos.crms import AmoCrm, Bitrix24, Crm, RetailCrm, Tickets
 from lab.chaos.world import Shop, World, world
 
-CHEAP = 0.15  # of the whole: what a short run does
 RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second can be told
 
 
@@ -226,18 +225,18 @@ async def flood(row: Row, size: Size) -> None:
     """50,000 events a second of one PBX for ten seconds, and a frame of 10 MB without an end; another enterprise's popups meanwhile."""
     async with world([[RetailCrm()], [RetailCrm()]]) as place:
         noisy, quiet = place.shops
-        calm = await _popups(place, quiet, 4.0 + 6 * size.scale, size.seed)
+        calm = await popups(place, quiet, 4.0 + 6 * size.scale, size.seed)
         row.tries()
         noise = asyncio.create_task(_noise(noisy, 50_000, max(2.0, 10.0 * size.scale)))
-        loud = await _popups(place, quiet, max(2.0, 10.0 * size.scale), size.seed + 1)
+        loud = await popups(place, quiet, max(2.0, 10.0 * size.scale), size.seed + 1)
         sent, seconds = await noise
         row.survived += 1
         row.tries()
         noisy.pbx.send(b"Event: Huge\r\nX: " + b"x" * 10_000_000)
         noisy.pbx.send(b"\r\n\r\n")
-        await _popups(place, noisy, 2.0, size.seed + 2)
+        await popups(place, noisy, 2.0, size.seed + 2)
         row.survived += 1
-        row.notes.append(f"{sent / seconds:,.0f} events/s sent for {seconds:.0f} s; the other's popups: {_spread(calm)} before, {_spread(loud)} during")
+        row.notes.append(f"{sent / seconds:,.0f} events/s sent for {seconds:.0f} s; the other's popups: {spread(calm)} before, {spread(loud)} during")
         for shop in place.shops:
             shop.blind.append((0, time.time()))
         await accounted(row, place)
@@ -258,7 +257,7 @@ async def _noise(shop: Shop, rate: int, seconds: float) -> tuple[int, float]:
     return sent, time.monotonic() - started
 
 
-async def _popups(place: World, shop: Shop, seconds: float, seed: int) -> list[float]:
+async def popups(place: World, shop: Shop, seconds: float, seed: int) -> list[float]:
     """Latencies in ms from the PBX's socket to the CRM's, of calls made one after the other for so long."""
     crm = shop.crms[0]
     assert isinstance(crm, RetailCrm)
@@ -270,93 +269,10 @@ async def _popups(place: World, shop: Shop, seconds: float, seed: int) -> list[f
     return sorted(latencies)
 
 
-def _spread(latencies: list[float]) -> str:
+def spread(latencies: list[float]) -> str:
     if not latencies:
         return "none"
     return f"p50 {latencies[len(latencies) // 2]:.1f} ms, p95 {latencies[int(len(latencies) * 0.95)]:.1f} ms ({len(latencies)})"
-
-
-# -- F5: CRMs -------------------------------------------------------------------------------------------------------------------------
-
-
-async def crms_fail(row: Row, size: Size) -> None:
-    """Every way in which each of the four can fail to answer, each with a call of its own, and the line to it cut and frozen."""
-    async with world([[RetailCrm()], [Bitrix24()], [AmoCrm()], [Tickets()]]) as place:
-        await asyncio.gather(*(_meet_all(row, place, shop, size) for shop in place.shops))
-        await accounted(row, place)
-
-
-async def _meet_all(row: Row, place: World, shop: Shop, size: Size) -> None:
-    [crm] = shop.crms
-    faults = list(crm.faults) if size.scale >= CHEAP else list(crm.faults)[:2]
-    for fault in faults:
-        row.tries()
-        crm.fail(fault, 1)
-        await shop.pbx.call("inbound-answered", speed=6.0)
-        await place.until(crm.is_calm, 90, f"{crm.name} was asked until it had failed by {fault}")
-        await _told(place, shop, 90)
-        await shop.pbx.call("inbound-answered", speed=6.0)  # what works in between: else the breaker would rightly leave it in peace
-        await _told(place, shop, 90)
-        row.survived += 1
-    for trouble in ("cut", "frozen"):
-        row.tries()
-        if trouble == "cut":
-            await crm.cable.cut()
-        else:
-            crm.cable.stall()
-        await shop.pbx.call("inbound-answered", speed=6.0)
-        await asyncio.sleep(2)
-        await crm.cable.mend()
-        await _told(place, shop, 90)
-        row.survived += 1
-
-
-async def _told(place: World, shop: Shop, timeout_s: float) -> None:
-    """Until nothing of this enterprise waits; what waits is due."""
-    until = time.monotonic() + timeout_s
-    mine, renamed = f"enterprise_number = '{shop.number}'", 0
-    while True:
-        await place.sql(f"update deliveries set due_at = now() where {mine} and state = 'waiting' and due_at > now(); select 1")
-        [found] = await place.sql(
-            f"select (select count(*) from deliveries where {mine} and state in ('waiting', 'sending')) as n, "
-            f"(select count(*) from connections where {mine} and state = 'needs_reauth') as refused"
-        )
-        if found["n"] == 0:
-            return
-        if found["refused"]:  # it said that the credentials are no good: only a person helps, who saves the settings again
-            renamed += 1
-            await place.daemon.put({**shop.document(), "name": f"Shop {shop.number}, saved {renamed} {time.time()}"})
-        if time.monotonic() > until:
-            raise RuntimeError(f"{shop.crms[0].name} was not told: {place.daemon.log.read_text(errors='replace')[-2000:]}")
-        await asyncio.sleep(0.3)
-
-
-async def dead_crm(row: Row, size: Size) -> None:
-    """One enterprise's CRM answers nothing at all while its PBX rings on; another's popups meanwhile."""
-    seconds = max(3.0, 20.0 * size.scale)
-    async with world([[RetailCrm()], [RetailCrm()]]) as place:
-        dead, quiet = place.shops
-        calm = await _popups(place, quiet, seconds, size.seed)
-        row.tries()
-        dead.crms[0].cable.stall()
-        place._stop.clear()
-        stop = asyncio.Event()
-        busy = asyncio.create_task(_ring(dead, stop))
-        during = await _popups(place, quiet, seconds, size.seed + 1)
-        stop.set()
-        await busy
-        await dead.crms[0].cable.mend()
-        row.survived += 1
-        row.notes.append(f"the other's popups: {_spread(calm)} before, {_spread(during)} during")
-        await accounted(row, place)
-
-
-async def _ring(shop: Shop, stop: asyncio.Event) -> None:
-    calls = set()
-    while not stop.is_set():
-        calls.add(asyncio.create_task(shop.pbx.call("inbound-answered", speed=4.0)))
-        await asyncio.sleep(0.25)
-    await asyncio.gather(*calls)
 
 
 # -- F13 ------------------------------------------------------------------------------------------------------------------------------
@@ -389,10 +305,7 @@ async def mixed(row: Row, size: Size) -> None:
         await accounted(row, place)
 
 
-async def _worsen(cable: object, chance: random.Random) -> None:
-    from lab.cable import Cable
-
-    assert isinstance(cable, Cable)
+async def _worsen(cable: Cable, chance: random.Random) -> None:
     match chance.choice(("latency", "slices", "thin", "limit", "reset", "cut", "stall", "strand")):
         case "latency":
             cable.trouble = Trouble(latency_s=chance.uniform(0, 0.2), jitter_s=chance.uniform(0, 0.5))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from daemon.ami.wire import Frame, FrameReader
@@ -165,20 +166,16 @@ async def traffic(pbxs: Iterable[LivingPbx], rate: float, stop: asyncio.Event, s
     await asyncio.gather(*underway)
 
 
-_CACHE: dict[str, list[tuple[float, bytes]]] = {}
-
-
+@cache
 def _pieces(kind: str) -> list[tuple[float, bytes]]:
     """A recording as (time, bytes), cut between events."""
-    if kind not in _CACHE:
-        data = (GOLDEN / kind / "asterisk-22.ami").read_bytes()
-        chunks = json.loads((GOLDEN / kind / "asterisk-22.ami.json").read_bytes())["chunks"]
-        found: list[tuple[float, bytes]] = []
-        for event in data.split(b"\r\n\r\n")[:-1]:
-            offset = data.index(event)
-            found.append((max(at for start, at in chunks if start <= offset), event + b"\r\n\r\n"))
-        _CACHE[kind] = found
-    return _CACHE[kind]
+    data = (GOLDEN / kind / "asterisk-22.ami").read_bytes()
+    chunks = json.loads((GOLDEN / kind / "asterisk-22.ami.json").read_bytes())["chunks"]
+    found: list[tuple[float, bytes]] = []
+    for event in data.split(b"\r\n\r\n")[:-1]:
+        offset = data.index(event)
+        found.append((max(at for start, at in chunks if start <= offset), event + b"\r\n\r\n"))
+    return found
 
 
 def _renamed(piece: bytes, number: int, epoch: int) -> bytes:
@@ -209,6 +206,3 @@ def _cdr(made: MadeCall, number: int) -> str:
         who = ("", made.phone, "+375171112230", "from-trunk", "", trunk, phone, "Dial", "PJSIP/151,3")
     csv.writer(out, quoting=csv.QUOTE_ALL).writerow([*who, *ends, *how])
     return out.getvalue()
-
-
-__all__ = ["FIRST_NUMBER", "KINDS", "LivingPbx", "MadeCall", "traffic"]

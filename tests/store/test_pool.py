@@ -19,6 +19,10 @@ from lab.cable import Cable
 from lab.run import short_directory
 
 KEY = ("0367", "main")
+NO_ROOM = """
+create function no_room() returns trigger language plpgsql as $$ begin raise exception 'no space left on device' using errcode = '53100'; end $$;
+create trigger no_room before update on leases for each row execute function no_room();
+"""
 
 
 @pytest.fixture
@@ -64,14 +68,14 @@ async def test_a_database_that_takes_no_writes_makes_the_leases_stale(database_u
         supervisor.serve("leases", leases.run)
         await asyncio.sleep(0.2)
         assert leases.is_sure
-        await owner.execute("alter function renew_leases(text, double precision) rename to renewed_no_more")  # as a full disk: reads work, writes fail
+        await owner.execute(NO_ROOM)  # reads work, writes fail
         async with asyncio.timeout(30):
             while leases.is_sure:
                 await asyncio.sleep(0.02)
         with pytest.raises(LeaseLost):
             leases.epoch(KEY)
         assert await db.fetchval("select true") is True  # it answers all the while
-        await owner.execute("alter function renewed_no_more(text, double precision) rename to renew_leases")
+        await owner.execute("drop trigger no_room on leases")
         async with asyncio.timeout(30):
             while not leases.is_sure:
                 await asyncio.sleep(0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lab.chaos.account import Told, settle
-from lab.chaos.report import table
+from lab.chaos.report import BEGIN, END, table, written_into
 from lab.chaos.rows import Row
 from lab.chaos.traffic import MadeCall
 
@@ -56,3 +56,14 @@ def test_a_row_is_good_only_when_all_was_survived_and_nothing_is_wrong() -> None
     assert not row.is_good
     assert not Row("F0", "nothing").is_good
     assert table([row]).splitlines()[-1].startswith("| F0 | nothing | 1 | 1 | 0 | 0 | 1 |")
+
+
+def test_rows_are_written_into_a_documents_table_and_the_others_stay() -> None:
+    document = f"before\n{BEGIN}\n{END}\nafter\n"
+    one, two = Row("F1", "one", 1, 1), Row("F2", "two", 2, 2)
+    both = written_into(written_into(document, [two], ["F1", "F2"]), [one], ["F1", "F2"])
+    assert both == f"before\n{BEGIN}\n{table([one, two])}\n{END}\nafter\n"
+    again = written_into(both, [Row("F1", "one", 9, 9)], ["F1", "F2"])
+    assert "| F1 | one | 9 | 9 |" in again
+    assert "| F2 | two | 2 | 2 |" in again
+    assert "| F1 | one | 1 |" not in again

@@ -120,6 +120,18 @@ def test_systemd_is_told_by_datagram(tmp_path: Path, monkeypatch: pytest.MonkeyP
     notify("nobody listens any more")
 
 
+def test_a_service_manager_that_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.lifecycle.NOTIFY_DEADLINE_S", 0.001)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        listening.bind(path)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        for _ in range(600):  # systemd itself lets 512 wait
+            notify("WATCHDOG=1")
+        assert listening.recv(100) == b"WATCHDOG=1"
+
+
 def test_a_watcher_that_does_not_read_loses_the_oldest_news_and_blocks_nobody() -> None:
     live = Live()
     with live.watch("1") as slow:
