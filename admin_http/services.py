@@ -68,6 +68,7 @@ class Services:
     links: Callable[[], Mapping[tuple[str, str], LinkStatus]]
     live_calls: Callable[[str], int]
     device: Callable[[str, str], DeviceState]
+    names: Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     desk: Desk

@@ -63,7 +63,7 @@ def _environment(language: str) -> Environment:
     # `_("…")` gives markup, so it takes literals only; `t(value)` translates what may hold a stranger's text, which is then escaped.
     environment.globals["t"] = translations(language).gettext
     environment.filters.update({
-        "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
+        "when": _when, "day": _day, "typed": _typed, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
         "phone": phone, "said": lambda text: sentences(language).say(text or ""),
@@ -105,6 +105,12 @@ def _when(context: Context, value: Any) -> str:
 @pass_context
 def _day(context: Context, value: Any) -> str:
     return _spelled(_local(context, value).date(), "d MMMM y", context["language"]) if value is not None else "–"
+
+
+@pass_context
+def _typed(context: Context, value: str | None) -> str:
+    """A day (ISO 8601) as the language types it: 21.11.2026 in Russian; in English as ISO has it, for 11/12 is read both ways there."""
+    return ".".join(reversed(value.split("-"))) if value and context["language"] == "ru" else value or ""
 
 
 @pass_context
