@@ -41,8 +41,8 @@ class PastCalls:
                 """select n.number, named.customer_name from unnest($2::text[]) as n (number), lateral (
                      select latest.customer_name from (
                        select customer_name, started_at from calls
-                       where enterprise_number = $1 and customer_number is not null and customer_reversed = reverse(n.number)
-                       order by started_at desc, id desc limit $3) latest
+                       where enterprise_number = $1 and customer_number = n.number
+                       order by started_at desc limit $3) latest
                      where latest.customer_name is not null order by latest.started_at desc limit 1) named""",
                 enterprise, list(numbers), LOOKED_AT,
             )  # fmt: skip
