@@ -20,6 +20,9 @@ from admin_http.texts import LANGUAGES, sentences, translations
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+# Marks in a User-Agent, the more special first: each of them calls itself by the names of those after it too.
+_BROWSERS = (("Yandex", "YaBrowser/"), ("Edge", "Edg/"), ("Opera", "OPR/"), ("Firefox", "Firefox/"), ("Chrome", "Chrome/"), ("Safari", "Safari/"))
+_SYSTEMS = (("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("macOS", "Mac OS X"), ("Linux", "Linux"))
 
 
 class Views:
@@ -66,7 +69,7 @@ def _environment(language: str) -> Environment:
         "when": _when, "day": _day, "typed": _typed, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
-        "phone": phone, "said": lambda text: sentences(language).say(text or ""),
+        "phone": phone, "browser": browser, "said": lambda text: sentences(language).say(text or ""),
     })  # fmt: skip
     return environment
 
@@ -134,6 +137,14 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def browser(agent: str | None) -> str:
+    """A User-Agent as people speak of it: Firefox, Linux. What is unknown keeps its own first words. Pure."""
+    text = agent or ""
+    name = next((name for name, mark in _BROWSERS if mark in text), "")
+    system = next((system for system, mark in _SYSTEMS if mark in text), "")
+    return ", ".join(filter(None, (name, system))) or text[:40] or "–"
 
 
 @lru_cache(maxsize=4_096)

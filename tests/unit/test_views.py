@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from admin_http.pages.wording import typed_day
-from admin_http.views import Views, duration, phone
+from admin_http.views import Views, browser, duration, phone
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -81,3 +81,16 @@ def test_a_day_is_shown_as_the_language_writes_it_and_reads_back() -> None:
         assert f'value="{shown}"' in page
         assert typed_day(shown) == "2026-11-21"
         assert 'value=""' in views._environments[language].from_string(template).render(day="", language=language)
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36", "Chrome, Linux"),
+        ("Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 YaBrowser/25.8 Mobile Safari/537.36", "Yandex, Android"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Mobile/15E148 Safari/604.1", "Safari, iPhone"),
+        ("curl/8.5.0", "curl/8.5.0"), ("", "–"), (None, "–"), ("x" * 200, "x" * 40),
+    ],
+)  # fmt: skip
+def test_a_browser_is_called_as_people_call_it(agent: str | None, shown: str) -> None:
+    assert browser(agent) == shown
