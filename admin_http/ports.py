@@ -149,6 +149,9 @@ class AmoCrmPort(Protocol):
     def accounts(self, host: str, client_id: str | None) -> Sequence[tuple[str, Any]]:
         """The enterprises that are connected with the account of this host, with their settings."""
 
+    def of_integration(self, client_id: str) -> Sequence[tuple[str, Any]]:
+        """The enterprises that use this integration of an account."""
+
     def is_account(self, origin: str) -> bool: ...
 
     def audience(self, settings: Any) -> str: ...
@@ -157,6 +160,9 @@ class AmoCrmPort(Protocol):
 
     def changed(self, enterprise: str, phones: Sequence[str] | None) -> None:
         """None: any of the account's customers may have changed."""
+
+    async def switched_off(self, enterprise: str) -> bool:
+        """The account said so: looks whether it refuses the access, and marks it then."""
 
     async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]: ...
 

@@ -20,6 +20,9 @@ from admin_http.texts import LANGUAGES, sentences, translations
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+# Marks in a User-Agent, the more special first: each of them calls itself by the names of those after it too.
+_BROWSERS = (("Yandex", "YaBrowser/"), ("Edge", "Edg/"), ("Opera", "OPR/"), ("Firefox", "Firefox/"), ("Chrome", "Chrome/"), ("Safari", "Safari/"))
+_SYSTEMS = (("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("macOS", "Mac OS X"), ("Linux", "Linux"))
 
 
 class Views:
@@ -63,10 +66,10 @@ def _environment(language: str) -> Environment:
     # `_("…")` gives markup, so it takes literals only; `t(value)` translates what may hold a stranger's text, which is then escaped.
     environment.globals["t"] = translations(language).gettext
     environment.filters.update({
-        "when": _when, "day": _day, "clock": _clock, "ago": _ago, "duration": duration,
+        "when": _when, "day": _day, "typed": _typed, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
-        "phone": phone, "said": lambda text: sentences(language).say(text or ""),
+        "phone": phone, "browser": browser, "said": lambda text: sentences(language).say(text or ""),
     })  # fmt: skip
     return environment
 
@@ -108,6 +111,12 @@ def _day(context: Context, value: Any) -> str:
 
 
 @pass_context
+def _typed(context: Context, value: str | None) -> str:
+    """A day (ISO 8601) as the language types it: 21.11.2026 in Russian; in English as ISO has it, for 11/12 is read both ways there."""
+    return ".".join(reversed(value.split("-"))) if value and context["language"] == "ru" else value or ""
+
+
+@pass_context
 def _clock(context: Context, value: Any) -> str:
     return f"{_local(context, value):%H:%M:%S}" if value is not None else "–"
 
@@ -128,6 +137,14 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def browser(agent: str | None) -> str:
+    """A User-Agent as people speak of it: Firefox, Linux. What is unknown keeps its own first words. Pure."""
+    text = agent or ""
+    name = next((name for name, mark in _BROWSERS if mark in text), "")
+    system = next((system for system, mark in _SYSTEMS if mark in text), "")
+    return ", ".join(filter(None, (name, system))) or text[:40] or "–"
 
 
 @lru_cache(maxsize=4_096)

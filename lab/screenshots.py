@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from lab.chromium import ensure_chromium
+from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.retailcrm import RetailCrmSandbox
+from lab.crm.tickets import TicketSandbox
 from lab.fakepbx import FakePbx
 from lab.office import REPOSITORY
 from lab.run import DaemonProcess, short_directory
@@ -29,7 +33,8 @@ PAGES = {
     "enterprises": "/enterprises", "overview": E, "live": E + "/live", "calls": E + "/calls", "missed": E + "/missed", "deliveries": E + "/deliveries",
     "dead-letters": E + "/deliveries?state=dead", "reports": E + "/reports", "status": E + "/status", "integrations": E + "/integrations",
     "integration": E + "/integrations/retailcrm", "settings": E + "/settings", "numbers": E + "/settings/numbers", "pbx": E + "/settings/pbx/main",
-    "dial": E + "/settings/dial", "people": "/people", "audit": "/audit", "account": "/account", "nodes": "/nodes", "new": "/enterprises/new",
+    "dial": E + "/settings/dial", "people": "/people", "audit": "/audit", "account": "/account", "nodes": "/nodes", "tickets": E + "/tickets",
+    "rules": E + "/integrations/bitrix24/rules", "bitrix24": E + "/integrations/bitrix24", "new": "/enterprises/new",
     "nothing": E + "/calls?q=999999999", "nobody": "/e/0412/missed", "no-calls": "/e/0412/calls", "quiet": "/e/0412/live", "no-such-page": "/e/0367/nothing",
 }  # fmt: skip
 README = ("live", "calls", "call", "reports", "integration", "missed")
@@ -74,8 +79,10 @@ SCENES = (
 async def furnished() -> AsyncIterator[tuple[DaemonProcess, RetailCrmSandbox]]:
     """A daemon with a history of ten days, calls that live, a CRM, and two quiet enterprises."""
     daemon, crm = DaemonProcess(short_directory("vochid-shots-")), RetailCrmSandbox(codes=EXTENSIONS)
+    portal, tma = Bitrix24Sandbox(), TicketSandbox("tma")
     pbx = FakePbx(devices={f"PJSIP/{extension}": "NOT_INUSE" for extension in EXTENSIONS[:5]})
-    await crm.start()
+    for box in (crm, portal, tma):
+        await box.start()
     await pbx.start()
     try:
         await daemon.start()
@@ -85,12 +92,19 @@ async def furnished() -> AsyncIterator[tuple[DaemonProcess, RetailCrmSandbox]]:
         }  # fmt: skip
         users = [str(user.id) for user in crm.account.users.values() if user.active]
         integration = {"domain": crm.url, "api_key": crm.api_key, "user_extensions": dict(zip(users, EXTENSIONS[:4], strict=False))}
-        await daemon.put({**document("0367", "Июнь"), "pbxs": [link], "integrations": {"retailcrm": integration}})
+        rules = [
+            {"direction": "in", "answered": False, "do": "task", "responsible": "entity", "task_deadline_s": 900},
+            {"line": LINES[0], "known": False, "do": "lead", "responsible": "first_answered"},
+        ]  # fmt: skip
+        desk = {"role": "crm", "remote_url": tma.url, "deploy_token": tma.token}
+        integrations = {"retailcrm": integration, "bitrix24": portal.settings(mode="observe", rules=rules), "tickets": desk}
+        await daemon.put({**document("0367", "Июнь"), "pbxs": [link], "integrations": integrations})
         await daemon.put({**document("0412", "ООО «Лес и поле»"), "integrations": {"retailcrm": {**integration, "mode": "observe", "user_extensions": {}}}})
         await daemon.put({**document("0500", "ЧУП «Ромашка»"), "paused": True})
         await _write_history(daemon)
         async with daemon.client() as api:
             await api.post("/api/enterprises/0367/integrations/retailcrm/register")
+            await _write_tickets(api)
         await asyncio.wait_for(pbx.connected.wait(), 15)
         await asyncio.sleep(0.5)
         for number, scene in enumerate(SCENES, 1):
@@ -101,7 +115,23 @@ async def furnished() -> AsyncIterator[tuple[DaemonProcess, RetailCrmSandbox]]:
     finally:
         await daemon.stop()
         await pbx.stop()
-        await crm.stop()
+        for box in (crm, portal, tma):
+            await box.stop()
+
+
+async def _write_tickets(api: httpx.AsyncClient) -> None:
+    """Tickets of customers who are calling just now, and of one who is not."""
+    tickets = "/api/enterprises/0367/tickets"
+    for subject, said, scene, status in (
+        ("Не приходит код для входа", "Здравствуйте! Код из SMS не приходит второй день.", SCENES[0], "in_progress"),
+        ("Счёт за ноябрь", "Пришлите, пожалуйста, счёт на почту бухгалтерии.", SCENES[1], "open"),
+        ("Вернуть датчик", "Датчик больше не нужен, как его вернуть?", None, "open"),
+    ):
+        phone = f"+{scene.customer}" if scene else "+375296254070"
+        opened = (await api.post(tickets, json={"subject": subject, "message": said, "phone": phone})).json()
+        if status == "in_progress":
+            await api.post(f"{tickets}/{opened['id']}/messages", json={"message": "Проверили: номер был записан с ошибкой. Исправили, попробуйте ещё раз."})
+            await api.put(f"{tickets}/{opened['id']}/status", json={"status": status, "agent": scene.extension if scene else ""})
 
 
 async def _write_history(daemon: DaemonProcess) -> None:
@@ -142,7 +172,7 @@ async def take(directory: Path, *, docs: bool, only: frozenset[str] = frozenset(
 
 
 def _wanted(docs: bool, only: frozenset[str]) -> Iterator[tuple[str, str]]:
-    for name, path in {**PAGES, "call": E + "/calls?result=answered&direction=in&q=%D0%BA%D0%BE%D1%82"}.items():
+    for name, path in {**PAGES, "call": E + "/calls?result=answered&direction=in&q=%D0%BA%D0%BE%D1%82", "ticket": E + "/tickets"}.items():
         if name in README if docs else not only or name in only:
             yield name, path
 
@@ -161,7 +191,14 @@ async def _open(page: Any, base: str, name: str, path: str) -> None:
     if name == "call":
         await page.locator("#rows a.over").first.click()
         await page.locator(".timeline").wait_for()
+    if name == "ticket":
+        await page.locator("#rows a.over").first.click()
+        await page.locator(".messages").wait_for()
+    if name == "bitrix24":
+        await page.locator("#managers table").wait_for()
+        await page.locator("#lines table").wait_for()
     if name == "live":
+        await page.locator(".live-call .tickets a").first.wait_for()
         await page.locator('[data-lane="talking"] .live-call').nth(1).wait_for()
     if name == "integration":
         await page.locator("#managers table").wait_for()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from adapters.amocrm.client import Accepted, AmoClient, Problem
 from daemon.model.delivery import AuthExpired, Check, Delivered, Throttled
 
 
-async def check_connection(client: AmoClient, *, is_connected: bool) -> list[Check]:
-    """GET /api/v4/account proves address and token, GET /api/v4/users that the users can be read."""
+async def check_connection(client: AmoClient, *, is_connected: bool, renamed: Callable[[], Awaitable[str | None]]) -> list[Check]:
+    """GET /api/v4/account proves address and token, GET /api/v4/users that the users can be read. `renamed`: the host that the account
+    has by now."""
     settings = client.settings
     field = "long_lived_token" if settings.long_lived_token is not None else "client_id"
     if not is_connected:
@@ -15,7 +18,10 @@ async def check_connection(client: AmoClient, *, is_connected: bool) -> list[Che
         return [Check("connected", True, "not connected yet: save, then connect at amoCRM")]
     answer = await client.get("api/v4/account", {"with": "version"})
     if isinstance(answer, AuthExpired):
-        return [Check("credentials", False, answer.reason, "base_url" if "account at this address" in answer.reason or "redirect" in answer.reason else field)]
+        if not ("account at this address" in answer.reason or "redirect" in answer.reason):
+            return [Check("credentials", False, answer.reason, field)]
+        now = await renamed()
+        return [Check("credentials", False, f"the account is called {now} by now: enter that address and connect again" if now else answer.reason, "base_url")]
     if isinstance(answer, Problem):
         return [Check("reachable", False, answer.words, "base_url")]
     if not isinstance(answer, Accepted):

@@ -89,7 +89,9 @@ class AmoCrm:
                 return Retry("repeating is safe", after_s=0)
 
     async def check(self, connection: Connection) -> Sequence[Check]:
-        return await check_connection(AmoClient(connection), is_connected=await oauth.current(connection) is not None)
+        return await check_connection(
+            AmoClient(connection), is_connected=await oauth.current(connection) is not None, renamed=lambda: oauth.renamed(connection)
+        )
 
     async def responsible(self, connection: Connection, phone: str) -> Responsible | None:
         # Whoever asks here may be cut short at any moment, an exchange of tokens may not.

@@ -4,6 +4,8 @@ Pure: text in, a value out, nothing believed before it is checked.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +65,13 @@ class Changed:
     account_id: str
     phones: tuple[str, ...] = ()
     is_vague: bool = field(default=False)
+
+
+def is_switched_off(account_id: str, client_id: str, signature: str, secret: str) -> bool:
+    """Whether the account itself says that the integration was switched off there: HMAC-SHA256 of `client_id|account_id`. It says so again
+    whenever the same address is called again, so that nothing may be believed of it but that it is time to look."""
+    proof = hmac.new(secret.encode(), f"{client_id}|{account_id}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+    return hmac.compare_digest(proof.encode(), signature.lower().encode("utf-8", "replace"))
 
 
 # -- the widget's token ------------------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from adapters.amocrm.config import AmoCrmSettings
 from adapters.amocrm.limits import API, EXCHANGE_S
@@ -25,6 +26,7 @@ from daemon.model.delivery import AuthExpired, Outcome, Retry, Throttled
 Tokens = Mapping[str, Any]  # domain, access_token, refresh_token, expires_at (Unix s), raw; refused: why a person must act
 AHEAD = 0.25  # of a token's life, and at least an hour: renewed when less than this is left
 MIN_AHEAD_S = 3_600.0
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?", re.ASCII)
 LOST = "; the daemon had stopped in the middle of an exchange, its answer was lost"
 
 
@@ -178,6 +180,22 @@ def read_tokens(response: Response, domain: str) -> dict[str, Any] | None:
         "domain": domain, "access_token": access, "refresh_token": refresh, "expires_at": expires_at,
         "raw": {**raw, "account_id": claims.get("account_id")},
     }  # fmt: skip
+
+
+async def renamed(connection: Connection) -> str | None:
+    """The host that the account has by now, when it is another one than the settings name: the vendor's own host knows it by the token.
+    None also when nobody can be asked."""
+    settings: AmoCrmSettings = connection.settings
+    token, page = await current(connection), urlsplit(settings.consent_page)
+    if token is None:
+        return None
+    headers, line = {"Authorization": f"Bearer {token}"}, connection.http
+    try:
+        response = await line.request("GET", f"{page.scheme}://{page.netloc}/oauth2/account/subdomain", bucket=API, headers=headers)
+    except (Unanswered, Unreachable, OverLimit):
+        return None
+    domain = _json(response).get("domain") if response.status == 200 else None
+    return domain.lower() if isinstance(domain, str) and _HOST.fullmatch(domain) and domain.lower() != settings.host else None
 
 
 def claims_of(token: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from adapters.amocrm.inbound import BadInbound, Clicker, Unproved, claimed, read_changed, read_clicker, read_order
+from adapters.amocrm.inbound import BadInbound, Clicker, Unproved, claimed, is_switched_off, read_changed, read_clicker, read_order
 from admin_http.api.clicks import placed_answer
 from admin_http.api.routing import Ask, Route, answer
 from admin_http.ports import AmoCrmPort
@@ -128,6 +128,19 @@ async def webhook(ask: Ask) -> web.StreamResponse:
     return answer({"success": True})
 
 
+async def switched_off(ask: Ask) -> web.StreamResponse:
+    """The integration was switched off in the account. It is found by its client_id, proved by its signature, and looked at."""
+    account, client_id, signature = (ask.query(name) or "" for name in ("account_id", "client_uuid", "signature"))
+    doors, found = _doors(ask), []
+    for number, settings in doors.of_integration(client_id):
+        secret = settings.client_secret.get_secret_value() if settings.client_secret else None
+        if secret and is_switched_off(account, client_id, signature, secret) and account == await doors.account_id(number, settings):
+            found.append(number)
+    if not found:
+        raise Unauthorized("no account is connected here that would say this")
+    return answer({"success": True, "switched_off": any([await doors.switched_off(number) for number in found])})
+
+
 async def _form(request: web.Request) -> dict[str, Any]:
     try:
         return dict(await request.post())
@@ -163,6 +176,14 @@ ROUTES = (
     Route("OPTIONS", _CLICK, may_call, "The account's page asks whether it may place calls (CORS)", open=True),
     Route("POST", _CLICK, make_call, "amoCRM's widget: click-to-call with its X-Auth-Token", open=True),
     Route("GET", _CLICK, call_state, "amoCRM's widget: what became of the click", query=(("request_id", "as the click was answered"),), open=True),
+    Route(
+        "GET",
+        "/amocrm/disabled",
+        switched_off,
+        "amoCRM tells that the integration was switched off in the account",
+        open=True,
+        query=(("account_id", "the account's number"), ("client_uuid", "the integration's client_id"), ("signature", "HMAC-SHA256 with its secret")),
+    ),
     Route("POST", "/amocrm/webhook", webhook, "Changes in amoCRM, as a form", query=(("clientId", "what registration issued"),), open=True),
     Route("POST", "/api/enterprises/{n}/amocrm/orders", put_order, "An order: contact, lead and note in amoCRM, once by its number", body=_ORDER),
 )

@@ -16,7 +16,7 @@ from aiohttp import web
 from admin_http.api.calls import story
 from admin_http.api.exports import stream_table
 from admin_http.pages.routing import Page, Visit
-from admin_http.pages.wording import DIRECTIONS, RESULTS, has_route, lines, may_call, owners, words
+from admin_http.pages.wording import DIRECTIONS, RESULTS, has_route, lines, may_call, name_customers, owners, typed_day, words
 from admin_http.sheet import COLUMNS
 from admin_http.texts import N_
 from admin_http.timeline import draw
@@ -43,6 +43,7 @@ def asked_of(visit: Visit) -> tuple[CallFilter, dict[str, str]]:
     zone = ZoneInfo(visit.enterprise.timezone)
     today = datetime.now(UTC).astimezone(zone).date()
     first, last = _day(shown["from"], "from"), _day(shown["to"], "to")
+    shown |= {"from": first.isoformat() if first else "", "to": last.isoformat() if last else ""}
     if first is not None or last is not None:
         shown["period"] = "days"
     elif shown["period"] == "today":
@@ -63,7 +64,7 @@ def _day(text: str, name: str) -> date | None:
     if not text:
         return None
     try:
-        found = date.fromisoformat(text)
+        found = date.fromisoformat(typed_day(text))
     except ValueError:
         found = None
     if found is None or not 2000 <= found.year <= 2100:
@@ -76,6 +77,7 @@ async def show_calls(visit: Visit) -> web.StreamResponse:
     calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE, with_legs=False)
     known = await visit.services.callers.name(visit.number, calls)
     zone = ZoneInfo(visit.enterprise.timezone)
+    await name_customers(visit, calls)
     for call in calls:
         call["local"] = datetime.fromisoformat(call["started_at"]).astimezone(zone)
     address = _address(shown)
@@ -106,6 +108,7 @@ async def show_call(visit: Visit) -> web.StreamResponse:
     call = await visit.services.calls.get(visit.number, visit.part("id"))
     known = await visit.services.callers.name(visit.number, [call])
     told, reasons = await story(visit.services, visit.number, call)
+    await name_customers(visit, [call])
     for exchange in (exchange for delivery in told for exchange in delivery["exchanges"]):
         exchange["request"], exchange["response"] = _pretty(exchange["request_data"]), _pretty(exchange["response_data"])
     has_trace = has_route(visit, "GET", "/api/enterprises/{n}/calls/{id}/trace") and await visit.services.explain.has_trace(visit.number, call["id"])

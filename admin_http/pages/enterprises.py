@@ -11,9 +11,11 @@ from admin_http.audited import put_document
 from admin_http.pages.forms import make_fields, read_fields
 from admin_http.pages.pbx import candidate_checks
 from admin_http.pages.routing import Page, Visit
+from admin_http.pages.wording import name_customers, owners, words
 from daemon.ami.link import LinkState
 from daemon.errors import SettingsError, VochidError
 from daemon.model.person import Role
+from daemon.store.calls import EVERYTHING
 from daemon.store.glance import Glance
 from daemon.tenants.document import Enterprise, Pbx
 
@@ -22,6 +24,7 @@ NOT_GENERAL = tuple(name for name in Enterprise.model_fields if name not in GENE
 
 
 PER_PAGE = 50
+LATEST = 8  # calls on an enterprise's own page
 
 
 async def show_enterprises(visit: Visit) -> web.StreamResponse:
@@ -79,7 +82,10 @@ def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
 
 async def show_overview(visit: Visit) -> web.StreamResponse:
     template = "enterprises/health.html" if visit.is_fragment else "enterprises/overview.html"
-    return visit.render(template, row=row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number)))
+    latest, _ = await visit.services.calls.page(visit.number, EVERYTHING, cursor=None, limit=LATEST, with_legs=False)
+    await name_customers(visit, latest)
+    row = row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number))
+    return visit.render(template, row=row, latest=latest, owners=owners(visit), **words(visit))
 
 
 async def show_new(visit: Visit) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 
 from admin_http.pages.routing import Page, Visit
-from admin_http.pages.wording import lines, owners, words
+from admin_http.pages.wording import lines, owners, typed_day, words
 from admin_http.texts import N_
 from daemon.store.reports import Period
 
@@ -21,7 +21,7 @@ async def show_reports(visit: Visit) -> web.StreamResponse:
     zone = visit.enterprise.timezone
     now = datetime.now(UTC)
     days = visit.query("days") if visit.query("days") in PRESETS else None
-    first, last, line = (None, None, visit.query("line")) if days else (visit.query("from"), visit.query("to"), visit.query("line"))
+    first, last, line = (None, None, visit.query("line")) if days else (_typed(visit, "from"), _typed(visit, "to"), visit.query("line"))
     period = Period.parse(first, last, zone, now, days=int(days or 7), line=line)
     if days is None and first is None and last is None:
         days = "7"
@@ -30,6 +30,11 @@ async def show_reports(visit: Visit) -> web.StreamResponse:
         "reports/reports.html", report=report, days=days, presets=PRESETS, lines=lines(visit), owners=owners(visit), island=_island(visit, report),
         yesterday=(now.astimezone(ZoneInfo(zone)).date() - timedelta(days=1)).isoformat(), **words(visit),
     )  # fmt: skip
+
+
+def _typed(visit: Visit, name: str) -> str | None:
+    text = visit.query(name)
+    return typed_day(text) if text else None
 
 
 def _island(visit: Visit, report: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -43,6 +44,7 @@ TRANSFERS = {
 KINDS_OF_LEG = {"customer": N_("customer"), "internal": N_("extension"), "external": N_("outside number")}
 
 
+_TYPED_DAY = re.compile(r"(\d{1,2})[./](\d{1,2})[./](\d{4})", re.ASCII)
 CRMS = {"retailcrm": "RetailCRM", "bitrix24": "Bitrix24", "amocrm": "amoCRM", "tickets": N_("Tickets")}
 
 
@@ -61,6 +63,12 @@ def words(visit: Visit) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def typed_day(text: str) -> str:
+    """A day as somebody typed it (21.11.2026, 21/11/2026) as ISO 8601 has it; anything else as it is. Pure."""
+    found = _TYPED_DAY.fullmatch(text.strip())
+    return f"{found[3]}-{int(found[2]):02}-{int(found[1]):02}" if found else text
+
+
 def owners(visit: Visit) -> dict[str, str]:
     """Who sits at an extension."""
     return {phone.number: phone.owner for phone in visit.enterprise.internal_phones}
@@ -69,6 +77,14 @@ def owners(visit: Visit) -> dict[str, str]:
 def lines(visit: Visit) -> dict[str, str]:
     """Our lines and what they are called."""
     return {line.number: line.name for line in visit.enterprise.lines}
+
+
+async def name_customers(visit: Visit, calls: Sequence[dict[str, Any]]) -> None:
+    """Calls that the PBX showed without a name (those by click) get the one that is known of the number: a page is read by names."""
+    nameless = [call for call in calls if call["customer_number"] and not call["customer_name"] and call["direction"] != "internal"]
+    known = await visit.services.names(visit.number, {call["customer_number"] for call in nameless}) if nameless else {}
+    for call in nameless:
+        call["customer_name"] = known.get(call["customer_number"])
 
 
 def roughly(visit: Visit) -> Callable[[float | None], str]:

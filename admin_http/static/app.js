@@ -44,6 +44,19 @@ on("click", "[data-dialog]", (button) => document.getElementById(button.dataset.
 on("click", "dialog [data-close]", (button) => button.closest("dialog").close());
 on("click", "dialog", (dialog, event) => event.target === dialog && dialog.close());
 
+// A day is typed as the page's language writes it; the calendar is the browser's own.
+const isRussian = document.documentElement.lang === "ru";
+const isoDay = (text) => text.trim().replace(/^(\d{1,2})[./](\d{1,2})[./](\d{4})$/, (_, day, month, year) => `${year}-${month.padStart(2, "0")}-${day.padStart(2, "0")}`);
+on("click", "[data-calendar]", (button) => {
+  const picker = button.parentElement.querySelector("[type=date]");
+  picker.value = isoDay(button.parentElement.querySelector("[name]").value);
+  picker.showPicker();
+});
+on("change", ".day > [type=date]", (picker) => {
+  const text = picker.parentElement.querySelector("[name]");
+  text.value = isRussian ? picker.value.split("-").reverse().join(".") : picker.value;
+});
+
 // A question before a form goes off.
 on("submit", "form[data-confirm]", (form, event) => {
   if (!confirm(form.dataset.confirm)) event.preventDefault();

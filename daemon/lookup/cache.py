@@ -46,6 +46,11 @@ class Cache(Generic[T]):
         self._entries.move_to_end(key)
         return Hit(value, now < fresh_until)
 
+    def peek(self, key: Key, now: float) -> T | None:
+        """What is kept for `key`, however old; nothing is counted."""
+        entry = self._entries.get(key)
+        return entry[0] if entry is not None and now < entry[2] else None
+
     def counts(self, enterprise: str | None) -> tuple[int, int, int]:
         """Entries, hits and misses since the start; of one enterprise, or of all."""
         mine = [key[0] for key in self._entries if enterprise in (None, key[0])]

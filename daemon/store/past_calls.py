@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from daemon.model.crm import Responsible
 from daemon.store.pool import Database
 
@@ -29,3 +31,19 @@ class PastCalls:
             return None
         talked = next((row["last_talked"] for row in rows if row["last_talked"] and not row["last_talked"].startswith("+")), None)
         return Responsible(None, talked, next((row["customer_name"] for row in rows if row["customer_name"]), None))
+
+    async def names(self, enterprise: str, numbers: Collection[str]) -> dict[str, str]:
+        """The name that these numbers were shown with last, in their latest calls; those without one are left out."""
+        if not numbers:
+            return {}
+        async with self._db.tenant(enterprise) as connection:
+            rows = await connection.fetch(
+                """select n.number, named.customer_name from unnest($2::text[]) as n (number), lateral (
+                     select latest.customer_name from (
+                       select customer_name, started_at from calls
+                       where enterprise_number = $1 and customer_number = n.number
+                       order by started_at desc limit $3) latest
+                     where latest.customer_name is not null order by latest.started_at desc limit 1) named""",
+                enterprise, list(numbers), LOOKED_AT,
+            )  # fmt: skip
+        return {row["number"]: row["customer_name"] for row in rows}

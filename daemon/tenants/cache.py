@@ -51,6 +51,8 @@ class SettingsCache:
         self._pending = 0  # notifications received and not applied yet
         self._loaded_at: float | None = None
         self._reads: Counter[str] = Counter()
+        self._found: Counter[str] = Counter()  # reads of each tenant that were answered, since the start
+        self._unknown = 0
         self._notified: Counter[str] = Counter()
 
     # -- reading -----------------------------------------------------------------------------------------------------------
@@ -60,7 +62,10 @@ class SettingsCache:
         tenancy = self._tenants.get(number)
         if tenancy is None:
             self._reads["miss"] += 1
-        elif time.monotonic() < self._stale_at[number]:
+            self._unknown += 1
+            return None
+        self._found[number] += 1
+        if time.monotonic() < self._stale_at[number]:
             self._reads["hit"] += 1
         else:
             self._reads["stale"] += 1
@@ -190,6 +195,10 @@ class SettingsCache:
     def age_s(self) -> float | None:
         """Seconds since all were read last."""
         return None if self._loaded_at is None else round(time.monotonic() - self._loaded_at, 1)
+
+    def counts(self, number: str | None) -> tuple[int, int]:
+        """Reads since the start that found a tenant, and those that did not; of one tenant, or of all."""
+        return (self._found[number], 0) if number is not None else (self._found.total(), self._unknown)
 
     def report(self) -> None:
         """Hands the counts to the metrics; reads themselves stay free of them."""

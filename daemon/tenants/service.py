@@ -93,6 +93,10 @@ class Tenants:
         """Seconds since all settings were read last."""
         return self._cache.age_s
 
+    def read_counts(self, number: str | None) -> tuple[int, int]:
+        """How often settings were read since the start, and how often there were none; of one tenant, or of all."""
+        return self._cache.counts(number)
+
     def report(self) -> None:
         """Hands what the cache counted to the metrics."""
         self._cache.report()

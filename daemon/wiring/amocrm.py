@@ -34,6 +34,10 @@ class AmoCrmDoors:
         """The enterprises whose amoCRM is this account, and is switched on."""
         return [(number, settings) for number, settings in self._enabled() if settings.host == host and client_id in (None, settings.client_id)]
 
+    def of_integration(self, client_id: str) -> Sequence[tuple[str, AmoCrmSettings]]:
+        """The enterprises that use this integration, and have it switched on."""
+        return [(number, settings) for number, settings in self._enabled() if client_id and settings.client_id == client_id]
+
     def is_account(self, origin: str) -> bool:
         """Whether a page of this origin is an account's here."""
         return any(settings.base_url.lower() == origin.rstrip("/").lower() for _, settings in self._enabled())
@@ -64,6 +68,19 @@ class AmoCrmDoors:
             return
         numbers = None if phones is None else [number for phone in phones if (number := to_e164(phone, tenancy.enterprise.country))]
         self._everywhere.forget(enterprise, INTEGRATION, numbers)
+
+    async def switched_off(self, enterprise: str) -> bool:
+        """The account says that the integration was switched off there: it is looked at, and when it does refuse the access, somebody has to
+        connect it again. Gives whether that is so."""
+        checks = await self._crm.check(enterprise, INTEGRATION, None)
+        if all(check.ok for check in checks) or not any(check.name == "credentials" and not check.ok for check in checks):
+            return False
+        store = self._crm.tokens(enterprise, INTEGRATION)
+        async with store.lock():
+            tokens = await store.load()
+            if tokens is not None and not tokens.get("refused"):
+                await store.save({**tokens, "refused": "the integration was switched off in the account: connect again"})
+        return True
 
     async def order(self, enterprise: str, order: Mapping[str, Any]) -> dict[str, Any]:
         """Puts an order into the outbox, once for its number; gives how far it is: its steps for as long as deliveries are kept, none

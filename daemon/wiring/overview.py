@@ -115,9 +115,10 @@ class Overview:
         self._everywhere.forget(enterprise, None, None)
 
     def _caches(self, enterprise: str | None) -> list[dict[str, Any]]:
-        """Name, entries, hits and misses (None where nothing ever misses), seconds since it was filled, and how often it is."""
+        """Name, entries, hits and misses since the start, seconds since it was filled, and how often it is."""
         entries, hits, misses = self._lookup.cache_counts(enterprise)
-        settings = {"name": "settings", "entries": len(self._tenants.all()) if enterprise is None else 1, "hits": None, "misses": None}
+        found, unknown = self._tenants.read_counts(enterprise)
+        settings = {"name": "settings", "entries": len(self._tenants.all()) if enterprise is None else 1, "hits": found, "misses": unknown}
         return [
             {**settings, "age_s": self._tenants.age_s, "refresh_s": REFRESH_S},
             {"name": "managers", "entries": entries, "hits": hits, "misses": misses, "age_s": None, "refresh_s": None},

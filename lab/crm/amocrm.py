@@ -41,6 +41,7 @@ class Switches:
     rate_limited: bool = True
     customers: bool = True
     users_readable: bool = True
+    renamed_to: str = ""  # the account has another address by now: this one knows it no more
     latency_s: float = 0.0
     max_batch: int = MAX_BATCH
     fail_next: deque[str] = field(default_factory=deque)
@@ -105,6 +106,8 @@ class AmoCrmSandbox:
         fault = self.switches.fail_next.popleft() if self.switches.fail_next else ""
         if fault and fault != "pass" and not fault.startswith("done-then-"):
             return await self._fault(fault, request)
+        if self.switches.renamed_to and request.path.startswith("/api/"):
+            return web.Response(status=404, text="<html>", content_type="text/html")
         refused = self._gate(request)
         if refused is not None:
             return refused

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,21 @@ class OAuth:
         application.router.add_get("/oauth/", self._page)
         application.router.add_post("/-/consent", self._consented)
         application.router.add_post("/oauth2/access_token", self._token)
+        application.router.add_get("/oauth2/account/subdomain", self._subdomain)
+
+    async def _subdomain(self, request: web.Request) -> web.Response:
+        """Where the account of this token is, on the vendor's own host."""
+        if not self.is_valid(request.headers.get("Authorization", "").removeprefix("Bearer ")):
+            return self._refuse(401, _REVOKED)
+        domain = self._box.switches.renamed_to or self._box.url.partition("//")[2]
+        return web.json_response({"id": self._box.account.id, "subdomain": domain.partition(".")[0], "domain": domain, "top_level_domain": "ru"})
+
+    def switched_off(self) -> dict[str, str]:
+        """What the account sends to the integration's hook when somebody switches it off; its tokens end."""
+        self.revoke()
+        account, made = str(self._box.account.id), self.integration
+        signature = hmac.new(made.client_secret.encode(), f"{made.client_id}|{account}".encode(), hashlib.sha256).hexdigest()
+        return {"account_id": account, "client_uuid": made.client_id, "signature": signature}
 
     # -- tokens --------------------------------------------------------------------------------------------------------------------
 

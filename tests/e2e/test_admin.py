@@ -342,6 +342,10 @@ async def test_rules_offer_what_the_crm_can_make_and_looks_at(admin: Admin, with
         assert 'name="rules.0.deadline"' not in pages["tickets"]
         # What was stored and means nothing there shows nevertheless: saving must not lose it silently.
         assert choices((await browser.get(f"/e/{OURS}/integrations/tickets/rules")).text, "known") == ["true", "false"]
+        # Nothing was ever told to either of them: their deliveries are shown nevertheless.
+        deliveries = await browser.get(f"/e/{OURS}/deliveries")
+        assert deliveries.status_code == 200
+        assert "Bitrix24" in deliveries.text
         # RetailCRM follows no rules: none are offered.
         assert (await browser.get(f"/e/{OURS}/integrations/retailcrm/rules")).status_code == 404
         assert "integrations/retailcrm/rules" not in (await browser.get(f"/e/{OURS}/integrations/retailcrm")).text

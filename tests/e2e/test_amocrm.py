@@ -61,6 +61,31 @@ async def test_consent_clicks_webhooks_and_orders(house: House, api: httpx.Async
     await a_widget_calls(house, api, page, box)
     await changes_are_heard(api, page, box)
     await orders_are_made_once(api, box)
+    await a_renamed_account_is_told_by_its_new_name(api, box)
+    await an_integration_that_was_switched_off_is_looked_at_first(house, api, page, box)
+
+
+async def a_renamed_account_is_told_by_its_new_name(api: httpx.AsyncClient, box: AmoCrmSandbox) -> None:
+    box.switches.renamed_to = "nova.amocrm.ru"
+    (check,) = (await api.post(f"{ONE}/integrations/amocrm/test")).json()["checks"]
+    assert (check["ok"], check["field"]) == (False, "base_url")
+    assert "nova.amocrm.ru" in check["detail"]
+    box.switches.renamed_to = ""
+    assert (await api.post(f"{ONE}/integrations/amocrm/test")).json()["ok"]
+
+
+async def an_integration_that_was_switched_off_is_looked_at_first(house: House, api: httpx.AsyncClient, page: httpx.AsyncClient, box: AmoCrmSandbox) -> None:
+    told = box.oauth.switched_off()
+    for wrong in ({"signature": "0" * 64}, {"account_id": "5"}, {"client_uuid": "another"}, {"signature": ""}, {"signature": "ы"}):
+        is_problem(await page.get("/amocrm/disabled", params={**told, **wrong}), 401, "unauthorized")
+    is_problem(await page.get("/amocrm/disabled"), 401, "unauthorized")
+    done = await page.get("/amocrm/disabled", params=told)
+    assert (done.status_code, done.json()) == (200, {"success": True, "switched_off": True})
+    assert not (await api.post(f"{ONE}/integrations/amocrm/test")).json()["ok"]
+    # Connected again, the same address called again changes nothing.
+    assert (await connect(api, box)).status_code == 303
+    assert (await page.get("/amocrm/disabled", params=told)).json() == {"success": True, "switched_off": False}
+    assert (await api.post(f"{ONE}/integrations/amocrm/test")).json()["ok"]
 
 
 async def consent_is_bound_and_used_once(api: httpx.AsyncClient, page: httpx.AsyncClient, box: AmoCrmSandbox) -> None:

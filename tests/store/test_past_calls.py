@@ -68,3 +68,17 @@ async def test_decisions_are_written_together_by_enterprise_and_what_cannot_be_s
             ("lookup", "error", "retailcrm: no answer in time"), ("retailcrm", "success", None),
         ]  # fmt: skip
         assert await CallRepository(db).logs("9999") == []
+
+
+async def test_a_number_is_called_what_its_latest_calls_called_it(db: Database) -> None:
+    calls = [
+        a_call(customer_name="Прежнее имя", started_at=1.0), a_call(customer_name="Восток", started_at=2.0), a_call(customer_name=None, started_at=3.0),
+        a_call(customer_name=None, customer_number="+375291110000", started_at=4.0),
+    ]  # fmt: skip
+    async with rig(db, RetailCrm(), SETTINGS, run=False) as on:
+        for call in calls:
+            await on.record(call, Ended(()))
+    past = PastCalls(db)
+    assert await past.names(NUMBER, [CUSTOMER, "+375291110000", "+375000000000", "' or 1=1"]) == {CUSTOMER: "Восток"}
+    assert await past.names("0400", [CUSTOMER]) == {}
+    assert await past.names(NUMBER, []) == {}

@@ -179,3 +179,13 @@ async def test_one_update_of_many_tenants_reaches_two_daemons_and_is_counted(db:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_reads_are_counted_by_tenant_and_in_all() -> None:
+    cache = cache_of(Source("1", "2"))
+    await cache.load()
+    for number in ("1", "1", "2", "9"):
+        cache.get(number)
+    assert (cache.counts("1"), cache.counts("2"), cache.counts("3"), cache.counts(None)) == ((2, 0), (1, 0), (0, 0), (3, 1))
+    cache.report()
+    assert cache.counts(None) == (3, 1)

@@ -259,3 +259,14 @@ async def test_without_a_ttl_every_call_asks() -> None:
         await ask()
         await ask()
         assert len(source.asked) == 2
+
+
+async def test_names_are_known_of_whom_sources_were_asked_and_nobody_is_asked_for_them() -> None:
+    source = FakeSource("a", ANNA)
+    async with a_lookup(source) as (ask, _, lookup):
+        assert lookup.known_names("0367", [PHONE]) == {}
+        await ask()
+        asked, counts = list(source.asked), lookup.cache_counts("0367")
+        assert lookup.known_names("0367", [PHONE, "+375290000000"]) == {PHONE: "Олег"}
+        assert lookup.known_names("0400", [PHONE]) == {}
+        assert (source.asked, lookup.cache_counts("0367")) == (asked, counts)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from admin_http.views import Views, duration, phone
+from admin_http.pages.wording import typed_day
+from admin_http.views import Views, browser, duration, phone
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -62,3 +63,34 @@ def test_durations_read_like_a_clock(seconds: float | None, shown: str) -> None:
 @pytest.mark.parametrize(("number", "shown"), [("+375296254070", "+375 29 625-40-70"), ("150", "150"), ("+<b>", "+<b>"), (None, "–")])
 def test_phone_numbers_are_grouped_where_that_is_sure(number: str | None, shown: str) -> None:
     assert phone(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "day"),
+    [("21.11.2026", "2026-11-21"), (" 1.2.2026 ", "2026-02-01"), ("21/11/2026", "2026-11-21"), ("2026-11-21", "2026-11-21"), ("soon", "soon"), ("", "")],
+)
+def test_a_day_is_read_as_people_write_it(typed: str, day: str) -> None:
+    assert typed_day(typed) == day
+
+
+def test_a_day_is_shown_as_the_language_writes_it_and_reads_back() -> None:
+    template = '{% from "components.html" import day_input with context %}{{ day_input("from", "x", day) }}'
+    for language, shown in (("ru", "21.11.2026"), ("en", "2026-11-21")):
+        views = Views()
+        page = views._environments[language].from_string(template).render(day="2026-11-21", language=language)
+        assert f'value="{shown}"' in page
+        assert typed_day(shown) == "2026-11-21"
+        assert 'value=""' in views._environments[language].from_string(template).render(day="", language=language)
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36", "Chrome, Linux"),
+        ("Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 YaBrowser/25.8 Mobile Safari/537.36", "Yandex, Android"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Mobile/15E148 Safari/604.1", "Safari, iPhone"),
+        ("curl/8.5.0", "curl/8.5.0"), ("", "–"), (None, "–"), ("x" * 200, "x" * 40),
+    ],
+)  # fmt: skip
+def test_a_browser_is_called_as_people_call_it(agent: str | None, shown: str) -> None:
+    assert browser(agent) == shown
