@@ -110,7 +110,8 @@ async def show_call(visit: Visit) -> web.StreamResponse:
         exchange["request"], exchange["response"] = _pretty(exchange["request_data"]), _pretty(exchange["response_data"])
     trace = "/api/enterprises/{n}/calls/{id}/trace"
     return visit.render(
-        "calls/call.html", call=call, known=known.get(call["customer_number"] or "", ()), picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
+        "calls/call.html", call=call, picture=draw(call, time.time()), told=told, reasons=reasons, recordings=_recordings(visit, call), owners=owners(visit),
+        known=known.get(call["customer_number"] or "", ()),
         tickets=(await visit.services.support.tickets.page(visit.number, TicketFilter(call=call["id"])))[0],
         lines=lines(visit), may_call=may_call(visit), has_trace=has_route(visit, "GET", trace), back=_back(visit), **words(visit),
     )  # fmt: skip

@@ -125,8 +125,13 @@ async def test_a_refusal_names_the_field_and_nothing_is_stored(api: httpx.AsyncC
         ("companies", {"name": "x", "idempotency_key": 7}, 400, "bad_parameter", "idempotency_key"),
     ):
         assert is_problem(await api.post(f"{CRM}/{kind}", json=sent), status, code)["field"] == field
-    half = b'{"name": "\\ud83d"}'
-    is_problem(await api.post(f"{CRM}/users", content=half, headers={"Content-Type": "application/json"}), 400, "bad_json")
+    for half, field in (
+        (b'{"name": "\\ud83d"}', "name"),
+        (b'{"name": "x", "\\ud83d": 1}', "?"),
+        (b'{"name": "x", "idempotency_key": "\\ud83d"}', "idempotency_key"),
+    ):
+        answer = await api.post(f"{CRM}/users", content=half, headers={"Content-Type": "application/json"})
+        assert is_problem(answer, 400, "bad_parameter")["field"] == field
     assert [len((await api.get(f"{CRM}/{kind}")).json()["items"]) for kind in KINDS] == [0, 1, 0, 0]
     contract = await made(api, "contracts", number="8/26")
     assert is_problem(await api.patch(f"{CRM}/contracts/{contract['id']}", json={"number": "7/26"}), 409, "taken")["field"] == "number"
