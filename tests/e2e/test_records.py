@@ -215,6 +215,8 @@ async def test_a_callers_name_comes_from_our_records_when_nobody_gave_one(daemon
     assert (await api.get(f"{one}/calls/{call['id']}")).json() == call
     assert (await api.get(f"{one}/missed")).json()["items"][0]["customer_name"] == "ООО «Восток, север»"
     assert "ООО «Восток, север»" in (await api.get(f"{one}/calls.csv")).text
+    for query, count in ({"q": "сев восток"}, 1), ({"q": "ВОСТОК, север"}, 1), ({"q": "восток запад"}, 0), ({"q": "восток", "result": "busy"}, 0):
+        assert len((await api.get(f"{one}/calls", params=query)).json()["items"]) == count, query
     live = [data for topic, data in news if topic == "call"]
     assert live
     assert all(data["customer_name"] == company["name"] and [r["id"] for r in data["records"]] == [company["id"]] for data in live)
