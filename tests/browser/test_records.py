@@ -157,7 +157,7 @@ async def test_a_caller_is_shown_with_the_record_on_the_board_in_the_history_and
     await desk.pbx.connected.wait()
     desk.pbx.send(recorded[:ring])
     card = page.locator(".live-call")
-    await expect(card.locator("strong")).to_have_text("Ирина Лис")
+    await expect(card.locator("strong")).to_have_text("Ирина Лис", timeout=30_000)
     await expect(card.get_by_role("link", name="ООО «Восток»")).to_have_attribute("href", f"{E}/records/companies/{company['id']}")
     await desk.accessible(page)
     await card.locator(".records").get_by_role("link", name="Ирина Лис").click()
@@ -170,7 +170,7 @@ async def test_a_caller_is_shown_with_the_record_on_the_board_in_the_history_and
     desk.pbx.send(recorded[ring:])
     for path in ("calls", "missed"):
         await page.goto(f"{desk.base}{E}/{path}")
-        for _ in range(50):  # the call is over once it is on both
+        for _ in range(150):  # the call is over once it is on both
             if await page.locator("tbody a.known").count() and not await page.get_by_text("Идёт", exact=True).count():
                 break
             await page.wait_for_timeout(200)
