@@ -69,6 +69,7 @@ def _environment(language: str) -> Environment:
         "when": _when, "day": _day, "typed": _typed, "clock": _clock, "ago": _ago, "duration": duration,
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
+        "date": lambda text: _spelled(date.fromisoformat(text), "d MMM y", language) if text else "…",
         "phone": phone, "browser": browser, "said": lambda text: sentences(language).say(text or ""),
     })  # fmt: skip
     return environment

@@ -114,20 +114,9 @@ def parse_json(data: bytes) -> Any:
         value = json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
     except (ValueError, RecursionError) as error:
         raise VochidError(f"the body is not JSON: {str(error)[:150]}", code="bad_json") from None
-    if b"\\ud" in data.lower() and not _is_unicode(value):
-        raise VochidError("the body is not JSON: half of a surrogate pair", code="bad_json")
     if _depth(value) > MAX_DEPTH:
         raise VochidError(f"the body is nested deeper than {MAX_DEPTH}", code="bad_json")
     return value
-
-
-def _is_unicode(value: Any) -> bool:
-    """Whether it can be written as UTF-8: an escaped half of a pair cannot, be it in a name or in a value."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _no_constant(name: str) -> Any:

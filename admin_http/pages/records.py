@@ -34,6 +34,7 @@ LABELS = {
 }  # fmt: skip
 KINDS_THERE = {"deal": N_("deal"), "contact": N_("contact"), "company": N_("company")}
 ERRORS = {"auth": N_("access"), "network": N_("network"), "validation": N_("data"), "limit": N_("limit")}
+_NAMES = {**LABELS, "name": N_("Full name")}  # a person's
 _CHOSEN = re.compile(r"№ ?(\d{1,18})$")
 
 
@@ -59,7 +60,7 @@ async def show_record(visit: Visit) -> web.StreamResponse:
     link = await records.links.of(visit.number, kind, record.id)
     belonging = {one: await _belonging(visit, record, one) for one in (RecordType.CONTRACT, RecordType.OBJECT)}
     return visit.render(
-        "records/record.html", record=record, kind=kind, one=ONE[kind], labels=LABELS, titles=await _titles(visit, [record]), references=REFERENCES,
+        "records/record.html", record=record, kind=kind, one=ONE[kind], labels=_labels(kind), titles=await _titles(visit, [record]), references=REFERENCES,
         belonging={one: found for one, found in belonging.items() if found is not None}, tabs=TABS, calls=await _calls(visit, record.fields.get("phone")),
         link=link, there=_there(visit, link), kinds_there=KINDS_THERE, failures=await records.links.errors(visit.number, kind, record.id),
         error_names=ERRORS, local=LOCAL, dates=DATES, owners=owners(visit), may_call=may_call(visit), **words(visit),
@@ -127,6 +128,10 @@ def _kind(visit: Visit) -> RecordType:
     return kind
 
 
+def _labels(kind: RecordType) -> Mapping[str, str]:
+    return _NAMES if kind is RecordType.USER else LABELS
+
+
 def _id(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
 
@@ -141,7 +146,7 @@ def _form(visit: Visit, kind: RecordType, record: CrmRecord | None, typed: Mappi
     was = {name: typed.get(f"was.{name}", "") for name in FIELDS[kind]} if error is not None else typed if record is not None else {}
     return visit.render(
         "records/form.html", status=400 if error is not None else 200, record=record, kind=kind, new=NEW[kind], fields=FIELDS[kind], typed=typed, was=was,
-        labels=LABELS, most=MOST, dates=DATES, references=REFERENCES, needed=REQUIRED[kind], one=ONE[kind], tabs=TABS,
+        labels=_labels(kind), most=MOST, dates=DATES, references=REFERENCES, needed=REQUIRED[kind], one=ONE[kind], tabs=TABS,
         problem=visit.say(error) if error is not None else "", at=error.field if error is not None and error.field in FIELDS[kind] else None,
         key=typed.get("key") or uuid.uuid4().hex,
     )  # fmt: skip

@@ -4,7 +4,7 @@
 const board = document.getElementById("board"), number = board.dataset.number;
 const { words, lines, desk } = JSON.parse(document.getElementById("island").textContent);
 const LANES = ["waiting", "ringing", "talking"];
-const LATE_S = 30, SHOW_ENDED_MS = 6000, SILENT_MS = 45_000, LOOK_AGAIN_MS = 30_000;
+const LATE_S = 30, SHOW_ENDED_MS = 6000, SILENT_MS = 45_000, LOOK_AGAIN_MS = 30_000, MOST_RECORDS = 2;
 const tickets = new Map(); // by customer: what they wrote or called about and is not closed
 const calls = new Map(), phones = new Map(), pbxs = new Map();
 let skew = 0, heard = Date.now(), buffered = null, drawing = false;
@@ -66,7 +66,7 @@ function drawRecords(card, call) {
   card.querySelector(".records")?.remove();
   if (!told) return;
   const line = element("span", "records");
-  for (const one of call.records) {
+  for (const one of call.records.slice(0, MOST_RECORDS)) {
     const link = element("a", "known", one.name);
     link.href = `/e/${number}/records/${one.kind}/${one.id}`;
     line.append(link);

@@ -36,7 +36,8 @@ def checked(kind: RecordType, sent: Any, country: str, before: Fields | None = N
         raise VochidError("the body must be a JSON object", code="bad_body")
     for name in sent:
         if name not in FIELDS[kind]:  # a typo must not silently do nothing
-            raise VochidError(f"{name[:80]} is not a field of this: {', '.join(FIELDS[kind])}", code=BAD, field=name[:80])
+            shown = name[:80].encode("utf-8", "replace").decode()  # half of a surrogate pair can be sent in JSON and not be answered
+            raise VochidError(f"{shown} is not a field of this: {', '.join(FIELDS[kind])}", code=BAD, field=shown)
     found = {name: _value(name, value, country) for name, value in sent.items()}
     whole = {**dict.fromkeys(FIELDS[kind]), **(before or {}), **found}
     if whole[REQUIRED[kind]] is None:

@@ -49,7 +49,7 @@ class Records:
             if known is not None and (made := await self.repository.of_key(connection, enterprise, kind, known)) is not None:
                 return made, False
             made = await self.repository.make(connection, enterprise, kind, fields, LOCAL, key=known)
-        self._tell(enterprise, made)
+        self.told(enterprise, made)
         return made, True
 
     async def change(self, enterprise: str, kind: RecordType, record_id: int, sent: Any) -> tuple[CrmRecord, tuple[str, ...]]:
@@ -58,7 +58,7 @@ class Records:
             before = await self.repository.locked(connection, enterprise, kind, record_id)
             fields = checked(kind, sent, self._country(enterprise), before.fields)
             after = await self.repository.change(connection, enterprise, before, fields, LOCAL)
-        self._tell(enterprise, before, after)
+        self.told(enterprise, before, after)
         return after, tuple(name for name in FIELDS[kind] if before.fields[name] != after.fields[name])
 
     async def delete(self, enterprise: str, kind: RecordType, record_id: int) -> CrmRecord:
@@ -66,7 +66,7 @@ class Records:
         async with self._changing(enterprise, kind) as connection:
             before = await self.repository.locked(connection, enterprise, kind, record_id)
             await self.repository.delete(connection, enterprise, before, LOCAL)
-        self._tell(enterprise, before)
+        self.told(enterprise, before)
         return before
 
     @asynccontextmanager
@@ -85,7 +85,8 @@ class Records:
                 raise
             raise VochidError("there is a contract with this number already", code="taken", field="number") from None
 
-    def _tell(self, enterprise: str, *records: CrmRecord) -> None:
+    def told(self, enterprise: str, *records: CrmRecord) -> None:
+        """Who shows and looks up callers hears of a change that is stored: of the records as they were and as they are."""
         self._changed(enterprise, phones_of(records))
 
 

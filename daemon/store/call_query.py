@@ -104,6 +104,23 @@ def termed_calls(enterprise: str, words: Sequence[str], asked: CallFilter, place
     return f"{both} order by started_at desc, id desc", arguments
 
 
+def calls_of_numbers(enterprise: str, numbers: Sequence[str], asked: CallFilter, place: tuple[datetime, uuid.UUID] | None, most: int) -> tuple[str, list[Any]]:
+    """A statement for the calls of these E.164 numbers, as `termed_calls` gives them, the newest `most` of each number."""
+    arguments: list[Any] = [enterprise, [number[::-1] for number in numbers], most]
+    where = "enterprise_number = $1 and customer_number is not null and customer_reversed = number"
+    for condition, values in (
+        ("started_at >= {}", (asked.since,)),
+        ("started_at < {}", (asked.until,)),
+        ("(started_at, id) < ({}::timestamptz, {}::uuid)", place),
+    ):
+        if values is not None and None not in values:
+            arguments += values
+            where += " and " + condition.format(*(f"${n}" for n in range(len(arguments) - len(values) + 1, len(arguments) + 1)))
+    # One number after the other: each is a stretch of an index that is in order of time already.
+    one = f"select started_at, id from calls where {where} order by started_at desc, id desc limit $3"
+    return f"select found.* from unnest($2::text[]) as number, lateral ({one}) as found order by started_at desc, id desc", arguments
+
+
 def tail_range(digits: str) -> tuple[str, str]:
     """The range of reversed numbers that end in these digits: from the first, before the second."""
     backwards = digits[::-1]

@@ -10,7 +10,8 @@ from typing import Any
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
-from daemon.store.call_query import CallFilter, conditions, termed_calls
+from daemon.store.call_query import CallFilter, calls_of_numbers, conditions, termed_calls
+from daemon.store.known_customers import numbers_named
 from daemon.store.pool import Connection, Database
 
 EVERYTHING = CallFilter()
@@ -73,10 +74,15 @@ class CallRepository:
         words = [row["word"] for row in await connection.fetch("select word from words_of($1) as word", asked.name or "")]
         if asked.name is not None and not words:
             return [], None
+        # Who is known by our own records is found by that name too; not together with an extension, which only the terms of a call tell.
+        numbers = await numbers_named(connection, enterprise, words) if asked.name is not None and asked.extension is None else []
         found: list[Any] = []
         for _ in range(TERMED_TURNS):
-            statement, arguments = termed_calls(enterprise, words, asked, place)
-            termed = await connection.fetch(f"{statement} limit {TERMED_AT_ONCE}", *arguments)
+            statements = [termed_calls(enterprise, words, asked, place)]
+            if numbers:
+                statements.append(calls_of_numbers(enterprise, numbers, asked, place, TERMED_AT_ONCE))
+            both = {row for statement, arguments in statements for row in await connection.fetch(f"{statement} limit {TERMED_AT_ONCE}", *arguments)}
+            termed = sorted(both, key=lambda row: (row["started_at"], row["id"]), reverse=True)[:TERMED_AT_ONCE]
             found += await self._rows(connection, enterprise, asked, limit + 1 - len(found), ids=[row["id"] for row in termed])
             if len(found) > limit or len(termed) < TERMED_AT_ONCE:
                 return _cut(found, limit)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daemon.model.crm_record import KnownAs, RecordType
-from daemon.store.pool import Database
+from daemon.store.pool import Connection, Database
 
 MOST_EACH = 3  # users, and companies, of one number
+MOST_NAMED = 50  # numbers that a search by name looks for
 
 
 class KnownCustomers:
@@ -24,3 +25,12 @@ class KnownCustomers:
         for row in sorted(rows, key=lambda row: (row["type"] != RecordType.USER, -row["id"])):
             found[row["phone"]] = (*found.get(row["phone"], ()), KnownAs(RecordType(row["type"]), row["id"], row["name"]))
         return found
+
+
+async def numbers_named(connection: Connection, enterprise: str, words: Sequence[str]) -> list[str]:
+    """The numbers of users and companies whose names have each of these words (as words_of of sql/ gives them) in them, the newest MOST_NAMED of either;
+    inside the caller's transaction of that tenant."""
+    named = "enterprise_number = $1 and phone is not null and (select bool_and(strpos(folded(name), word) > 0) from unnest($2::text[]) as word)"
+    both = " union ".join(f"(select phone from {table} where {named} order by id desc limit $3)" for table in ("crm_users", "crm_companies"))
+    rows = await connection.fetch(both, enterprise, list(words), MOST_NAMED)
+    return [row["phone"] for row in rows]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from daemon.errors import NotFound, VochidError
 from daemon.model.crm_record import LOCAL, RecordChange, RecordType
+from daemon.store.call_query import CallFilter
+from daemon.store.calls import CallRepository
 from daemon.store.crm_records import MAX_POINTING, CrmRecordRepository, RecordFilter
 from daemon.store.known_customers import KnownCustomers
 from daemon.store.pool import Connection, Database
 from daemon.store.record_links import RecordLinks
+from tests.store.test_pages import answered, insert
 
 E = "0367"
 
@@ -173,3 +178,32 @@ async def test_a_person_is_forgotten_by_their_number_and_followers_hear_of_it(db
     assert agreed[f"company{company.id}"] == {"name": "Восток"}
     assert agreed[f"user{other.id}"]["phone"] == "+375291112244"
     assert await links.of("0368", RecordType.COMPANY, company.id) is None
+
+
+@pytest.mark.parametrize("turns", [(3, 20), (500, 20)])
+async def test_calls_of_who_is_known_are_found_by_that_name_among_those_that_carry_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch, turns: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("daemon.store.calls.TERMED_AT_ONCE", turns[0])
+    monkeypatch.setattr("daemon.store.calls.TERMED_TURNS", turns[1])
+    records, phone, calls = CrmRecordRepository(db), "+375291112233", CallRepository(db)
+    async with db.tenant(E) as connection:
+        await records.make(connection, E, RecordType.USER, {"name": "Лис, Ирина", "phone": phone}, LOCAL)
+    async with db.tenant("0400") as connection:
+        await records.make(connection, "0400", RecordType.USER, {"name": "Ирина Лис", "phone": "+375291112244"}, LOCAL)
+    who = [(phone, None), (phone, "Ирина Лис"), ("+375291112244", "Лис Ирина"), ("+375291112244", None), (phone, "Пётр")]
+    made = [answered(float(n), customer_number=number, customer_name=name) for n, (number, name) in enumerate(who * 4, 1)]
+    await insert(db, *made)
+    expected = [call.id for call in reversed(made) if call.customer_number == phone or call.customer_name]
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(20):
+        items, cursor = await calls.page(E, CallFilter(search="ирина лис"), cursor=cursor, limit=4)
+        seen += [item["id"] for item in items]
+        if cursor is None:
+            break
+    assert seen == expected
+    some = CallFilter(search="ирина", since=datetime.fromtimestamp(3, UTC), until=datetime.fromtimestamp(9, UTC))
+    assert [item["id"] for item in (await calls.page(E, some))[0]] == [call.id for call in reversed(made[2:8]) if call.id in expected]
+    assert (await calls.page(E, CallFilter(search="ирина", extension="199")))[0] == []
+    assert (await calls.page("0400", CallFilter(search="ирина")))[0] == []

@@ -15,7 +15,7 @@ from daemon.delivery.desk import Desk
 from daemon.delivery.letters import DeliveryFilter
 from daemon.model.call import Direction, Result
 from daemon.model.signal import Ended
-from daemon.store.call_query import CallFilter, conditions, termed_calls
+from daemon.store.call_query import CallFilter, calls_of_numbers, conditions, termed_calls
 from daemon.store.calls import CallRepository
 from daemon.store.pool import Database
 from daemon.store.reports import Period, ReportRepository
@@ -134,6 +134,9 @@ async def test_history_stays_on_its_indexes_behind_the_walls(db: Database) -> No
         text = "\n".join(row[0] for row in plan)
         assert "call_words_pkey" in text, text
         assert "word >= 'восток'" in text, text
+        statement, arguments = calls_of_numbers("0003", ["+375291112233", "+375296254070"], CallFilter(), None, 500)
+        plan = await connection.fetch(f"explain {statement} limit 500", *arguments)
+        assert "calls_number" in (text := "\n".join(row[0] for row in plan)), text
         statement, arguments = termed_calls("0003", [], CallFilter(extension="151"), None)
         plan = await connection.fetch(f"explain {statement} limit 10", *arguments)
         assert "Sort" not in (text := "\n".join(row[0] for row in plan)), text

@@ -206,11 +206,12 @@ async def test_the_numbers_that_are_kept_are_bounded() -> None:
     assert max(map(len, stored.asked)) <= 500
 
 
-async def test_a_live_call_does_not_wait_for_a_name() -> None:
+async def test_a_live_call_does_not_wait_long_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = Stored()
     shown = await Callers(stored).live("0367", call(NUMBER))
     assert (shown["customer_name"], [one["id"] for one in shown["records"]]) == ("Анна", [1, 2])
     stored.gate = asyncio.Event()
+    monkeypatch.setattr("daemon.records.known.LIVE_DEADLINE_S", 0.01)
     sent = call(NUMBER)
     assert await Callers(stored).live("0367", sent) == {**call(NUMBER), "records": []}
     assert sent == call(NUMBER)
