@@ -86,9 +86,12 @@ async def _check_secrets(db: Database, vault: Vault) -> Check:
     """Whether every secret that is sealed here can be opened: a backup that was restored without its keys, or a key that was taken away."""
     rows = await db.fetch("select * from sealed_texts()")
     lost = sorted({f"enterprise {row['owner']}" if row["place"] != "second factor" else row["owner"] for row in rows if not vault.knows(row["sealed"])})
+    old = sum(not vault.is_newest(row["sealed"]) for row in rows)
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     detail = f"sealed with a key that is not here: of {named}. Put the former key behind the new one in VOCHID_SECRET_KEYS, or enter the secrets anew"
-    return Check("secrets", not lost, detail if lost else f"{len(rows)} can be opened")
+    return Check(
+        "secrets", not lost, detail if lost else f"{len(rows)} can be opened" + (f", {old} of them with an older key only: `vochid keys rotate`" if old else "")
+    )
 
 
 async def check_fastagi(listen: Listen) -> Check:
