@@ -216,7 +216,8 @@ declare
   routine regprocedure;
 begin
   for routine in select p.oid::regprocedure from pg_proc p where p.pronamespace = 'public'::regnamespace
-      and p.proname in ('is_keeping_house', 'keep_enterprise', 'keep_removed', 'rehash_inbound', 'inbound_hashes', 'full_counter') loop
+      and p.proname in ('is_keeping_house', 'keep_enterprise', 'keep_removed', 'rehash_inbound', 'inbound_hashes', 'full_counter',
+        'forget_amocrm_tokens', 'take_consent') loop
     execute format('revoke execute on function %s from public', routine);
     execute format('grant execute on function %s to vochid_app', routine);
   end loop;

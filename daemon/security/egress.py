@@ -115,5 +115,5 @@ def _literal(host: str) -> str | None:
         pass
     try:
         return str(ipaddress.IPv4Address(socket.inet_aton(host)))
-    except OSError:
+    except (OSError, UnicodeError):
         return None
