@@ -9,7 +9,7 @@ PY := .venv/bin/python
 build/promtool:
 	@mkdir -p build/prometheus && cd build/prometheus && apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && cp usr/bin/promtool ../promtool
 
-.PHONY: setup environment run demo check test bench bench-quick bench-check bench-node chaos soak screenshots lab-16 lock widget interop-node clean
+.PHONY: setup environment run demo check test bench bench-quick bench-check bench-node chaos soak screenshots lab-16 lock widget interop-node fuzz audit clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -69,6 +69,16 @@ interop-node:
 # AMI clients for node that benchmarks run beside ours, where npm is there.
 bench-node:
 	@! command -v npm >/dev/null || test -d benchmarks/node/node_modules || npm install --prefix benchmarks/node --no-package-lock --no-audit --no-fund --silent
+
+# A million spoiled inputs for the parsers of what strangers send; FUZZ=5000 for a shorter run.
+fuzz: environment
+	@FUZZ=$${FUZZ:-60000} $(PY) -m pytest -n 2 --timeout 0 tests/unit/test_fuzz.py
+
+# Known holes in what is locked (asks PyPI's advisory service), and the bill of materials, build/sbom.json (CycloneDX).
+audit: environment
+	@$(PY) tools/sbom.py requirements.lock build/sbom.json
+	@test -x build/audit/bin/pip-audit || (python3 -m venv build/audit && build/audit/bin/pip -q install pip-audit)
+	@$(PY) tools/audit.py build/audit/bin/pip-audit requirements.lock
 
 # After a change of dependencies in pyproject.toml.
 lock: environment

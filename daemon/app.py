@@ -11,6 +11,7 @@ from functools import partial
 
 import aiohttp
 import aiohttp.web
+import asyncpg
 import structlog
 
 from adapters.base import CanConsent, CanRegister, HasLines, HasManagers
@@ -75,6 +76,7 @@ from daemon.wiring.token_keeper import TokenKeeper
 HOUSEKEEPING_S = 3_600.0
 GAUGES_S = 5.0
 BACKLOG_MOST = 20_000  # counted of what is open, shared out between the connections; a longer queue counts as its share
+RELOAD_DEADLINE_S = 10.0  # the watchdog is not fed meanwhile
 LAG_PROBE_S = 0.5
 LOG_RETENTION_DAYS = 90
 WARM_CONNECTIONS = 6  # of the pool: what a busy second uses; more are opened when they are needed
@@ -259,6 +261,14 @@ class App:
         )
         if (link := await self._people.first_link()) is not None:
             log.warning("nobody can log in yet: open the link once, within 24 hours", link=f"{settings.base_url}/setup/{link}")
+
+    async def reload(self) -> None:
+        """Reads every enterprise's settings anew; where that fails the former ones go on."""
+        try:
+            async with asyncio.timeout(RELOAD_DEADLINE_S):
+                await self._tenants.refresh()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            log.error("settings could not be read anew, the former ones go on", error=str(error)[:200])
 
     async def stop(self) -> None:
         """Not ready first; then no new work, PBXs logged off, what is known stored and told, leases given back."""

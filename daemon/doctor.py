@@ -14,6 +14,7 @@ from daemon.ami.actions import ListCommands, Ping
 from daemon.ami.link import Link, LinkDown, LinkState, LinkTarget
 from daemon.ami.wire import Frame, Skipped
 from daemon.asterisk.audit import DEFAULT_USERNAMES, check_asterisk_conf
+from daemon.checkup import check_enterprise, check_files
 from daemon.compiled import runs_compiled
 from daemon.errors import NotFound, VochidError
 from daemon.model.delivery import Check
@@ -49,7 +50,7 @@ async def _check_service(settings: Settings, only: str | None, usernames: list[s
     yield Check("call model", True, "compiled" if runs_compiled() else "not compiled: it works, slower; `make setup` compiles it when there is a C compiler")
     try:
         vault = open_vault(settings)
-        yield Check("keys", True)
+        yield check_files(settings)
     except VochidError as error:
         yield Check("keys", False, str(error))
         return
@@ -85,9 +86,12 @@ async def _check_secrets(db: Database, vault: Vault) -> Check:
     """Whether every secret that is sealed here can be opened: a backup that was restored without its keys, or a key that was taken away."""
     rows = await db.fetch("select * from sealed_texts()")
     lost = sorted({f"enterprise {row['owner']}" if row["place"] != "second factor" else row["owner"] for row in rows if not vault.knows(row["sealed"])})
+    old = sum(not vault.is_newest(row["sealed"]) for row in rows)
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     detail = f"sealed with a key that is not here: of {named}. Put the former key behind the new one in VOCHID_SECRET_KEYS, or enter the secrets anew"
-    return Check("secrets", not lost, detail if lost else f"{len(rows)} can be opened")
+    return Check(
+        "secrets", not lost, detail if lost else f"{len(rows)} can be opened" + (f", {old} of them with an older key only: `vochid keys rotate`" if old else "")
+    )
 
 
 async def check_fastagi(listen: Listen) -> Check:
@@ -102,7 +106,7 @@ async def check_fastagi(listen: Listen) -> Check:
     except (OSError, TimeoutError) as error:
         return Check("fastagi", False, f"nobody answers at {listen}: {error or 'no answer in time'}; is vochid running?")
     good = said == b"failure\n"
-    return Check("fastagi", good, str(listen) if good else f"something else than vochid listens at {listen}")
+    return Check("fastagi", good, str(listen) if good else f"something else than vochid listens at {listen}: stop it, or set VOCHID_FASTAGI to another port")
 
 
 async def _check_pooler(db: Database) -> Check:
@@ -129,14 +133,20 @@ async def _check_tenants(settings: Settings, db: Database, vault: Any, tenants: 
                 continue
             for problem in tenancy.problems:
                 yield Check(f"{number} settings", False, problem)
+            for check in check_enterprise(settings, tenancy):
+                yield check
             for pbx in tenancy.enterprise.pbxs:
                 async for check in check_pbx(pbx):
                     yield Check(f"{number} pbx {pbx.name} {check.name}", check.ok, check.detail)
             for name in tenancy.integrations:
                 for check in await crm.check(number, name, None):
-                    yield Check(f"{number} {name} {check.name}", check.ok, check.detail)
+                    yield Check(f"{number} {name} {check.name}", check.ok, check.detail + ("" if check.ok else _where(name, check.field)))
     finally:
         await sessions.close()
+
+
+def _where(integration: str, field: str | None) -> str:
+    return f": look at {field or 'its settings'} on the card of {integration} (integrations.{integration}{'.' + field if field else ''} in the document)"
 
 
 class _Listener:
@@ -170,7 +180,7 @@ async def check_pbx(pbx: Pbx) -> AsyncIterator[Check]:
     supervisor.serve("link", link.run)
     try:
         logged_in = await _logged_in(link, listener)
-        yield Check("login", logged_in, f"AMI {link.status.version}" if logged_in else f"{pbx.host}:{pbx.port}: {link.status.reason or 'no answer'}")
+        yield Check("login", logged_in, f"AMI {link.status.version}" if logged_in else _why_not(pbx, link))
         if logged_in:
             async for check in _check_rights(link, listener):
                 yield check
@@ -180,6 +190,17 @@ async def check_pbx(pbx: Pbx) -> AsyncIterator[Check]:
         await supervisor.stop()
     if logged_in and not pbx.tls:
         yield await second_opinion(pbx)
+
+
+def _why_not(pbx: Pbx, link: Link) -> str:
+    advice = {
+        LinkState.REFUSED: "compare user and secret with manager.conf, and its permit with this machine's address; then `manager reload`",
+        LinkState.IN_USE: "another client has this name: stop it, or give vochid a manager user of its own",
+    }
+    mend = advice.get(
+        link.status.state, "is Asterisk running, manager.conf enabled and bound to an address that is reached from here, the port open in the firewall?"
+    )
+    return f"{pbx.host}:{pbx.port}: {link.status.reason or 'no answer'}: {mend}"
 
 
 async def _logged_in(link: Link, listener: _Listener) -> bool:
@@ -197,7 +218,9 @@ async def _check_rights(link: Link, listener: _Listener) -> AsyncIterator[Check]
     listed = await link.request(ListCommands())
     allowed = {key for key, _ in listed.response.items()}
     missing = {right for action, right in NEEDED_ACTIONS.items() if action.lower() not in allowed}
-    yield Check("rights", not missing, f"missing: {', '.join(sorted(missing))}" if missing else "originate, reporting")
+    yield Check(
+        "rights", not missing, f"missing: {', '.join(sorted(missing))}: add it to the manager user and `manager reload`" if missing else "originate, reporting"
+    )
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(listener.booted.wait(), BOOTED_DEADLINE_S)
     booted = listener.booted.is_set()
@@ -207,7 +230,7 @@ async def _check_rights(link: Link, listener: _Listener) -> AsyncIterator[Check]
     stamp = pong.response.get("Timestamp")
     if stamp is not None:
         offset_s = float(stamp) - (before + time.time()) / 2
-        yield Check("clock", abs(offset_s) <= MAX_CLOCK_OFFSET_S, f"{offset_s:+.3f} s")
+        yield Check("clock", good := abs(offset_s) <= MAX_CLOCK_OFFSET_S, f"{offset_s:+.3f} s" + ("" if good else ": set both machines' clocks by NTP"))
 
 
 async def second_opinion(pbx: Pbx) -> Check:

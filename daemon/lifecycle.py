@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -29,12 +30,20 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def serve(settings: Settings) -> None:
-    """The daemon, until SIGTERM or SIGINT; a second signal ends it at once."""
+    """The daemon, until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reads every enterprise's settings anew."""
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the log then shows where it stood
-    app, stopping = App(settings), asyncio.Event()
+    app, stopping, reloading = App(settings), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+        reloading.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: os._exit(1) if stopping.is_set() else stopping.set())
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
     try:
         await app.start()
         gc.freeze()  # what lives as long as the process is not looked through again and again
@@ -43,7 +52,12 @@ async def serve(settings: Settings) -> None:
         while not stopping.is_set():
             notify("WATCHDOG=1")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), WATCHDOG_S)
+                await asyncio.wait_for(reloading.wait(), WATCHDOG_S)
+                reloading.clear()
+                if not stopping.is_set():
+                    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1_000}")
+                    await app.reload()
+                    notify("READY=1")
     finally:
         notify("STOPPING=1")
         await app.stop()

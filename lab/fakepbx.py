@@ -33,6 +33,9 @@ class FakePbx:
     username: str = "vochid"
     secret: str = field(default_factory=lambda: secrets.token_hex(8))
     login: str = "accept"
+    boots: bool = False  # says FullyBooted after the login
+    clock_s: float | None = None  # how wrong its clock is; None: it stands at 0
+    actions: tuple[str, ...] = ()  # what ListCommands allows
     md5: bool = True
     answers: bool = True
     boot: tuple[str, str] = ("2026-11-21", "08:00:00")
@@ -117,7 +120,13 @@ class FakePbx:
             case "Login":
                 return await self._login(frame, writer, challenge, action_id)
             case "Ping":
-                self._reply(writer, action_id, [("Response", "Success"), ("Ping", "Pong"), ("Timestamp", "0")])
+                self._reply(
+                    writer,
+                    action_id,
+                    [("Response", "Success"), ("Ping", "Pong"), ("Timestamp", "0" if self.clock_s is None else f"{time.time() + self.clock_s:.6f}")],
+                )
+            case "ListCommands" if self.actions:
+                self._reply(writer, action_id, [("Response", "Success"), *((action, "(allowed)") for action in self.actions)])
             case "CoreStatus":
                 self._reply(writer, action_id, [("Response", "Success"), ("CoreStartupDate", self.boot[0]), ("CoreStartupTime", self.boot[1])])
             case "CoreShowChannels":
@@ -165,6 +174,8 @@ class FakePbx:
         self._reply(writer, action_id, [("Response", "Success"), ("Message", "Authentication accepted")])
         self._writers.add(writer)
         self.connected.set()
+        if self.boots:
+            writer.write(b"Event: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n")
         return True
 
     def _reply(self, writer: asyncio.StreamWriter, action_id: str, headers: Iterable[tuple[str, str]]) -> None:

@@ -126,12 +126,98 @@ create function inbound_hashes() returns table (token_hash bytea, enterprise_num
 language sql stable security definer set search_path = public as
   $$ select t.token_hash, t.enterprise_number, t.integration, t.purpose, t.expires_at from inbound_tokens t $$;
 
+-- Which of five counters of one person, or of one range of numbers, is full; null: none. What was refused is not counted.
+create function full_counter(p_enterprise text, p_extension text, p_range text, p_phone text, p_counters jsonb, p_day_began timestamptz,
+  p_open_since timestamptz) returns text language sql stable as $$
+  select case
+    when count(*) filter (where r.created_at > clock_timestamp() - interval '1 minute') >= (p_counters ->> 'per_minute')::int then 'per_minute'
+    when count(*) filter (where r.state in ('reserved', 'unknown', 'sent', 'manager_answered', 'customer_answered') and r.created_at > p_open_since)
+      >= (p_counters ->> 'concurrent')::int then 'concurrent'
+    when count(*) filter (where r.phone = p_phone and r.created_at > clock_timestamp() - interval '1 hour')
+      >= (p_counters ->> 'same_number_per_hour')::int then 'same_number_per_hour'
+    when count(*) filter (where r.created_at >= p_day_began) >= (p_counters ->> 'per_day')::int then 'per_day'
+    when coalesce(sum(greatest(c.talk_seconds, extract(epoch from coalesce(c.ended_at, now()) - c.answered_at))) filter (where r.created_at >= p_day_began), 0)
+      >= (p_counters ->> 'talk_minutes_per_day')::int * 60 then 'talk_minutes_per_day'
+  end
+  from originate_requests r left join calls c on c.enterprise_number = r.enterprise_number and c.id = r.call_id
+  where r.enterprise_number = p_enterprise and r.created_at >= least(p_day_began, p_open_since, clock_timestamp() - interval '1 hour') and r.state <> 'refused'
+    and (p_extension is null or r.extension = p_extension) and (p_range is null or starts_with(r.phone, p_range))
+$$;
+
+create or replace function reserve_originate(p_enterprise text, p_request jsonb, p_limits jsonb) returns setof originate_requests
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  asked originate_requests;
+  former originate_requests;
+  day_began timestamptz;
+  open_since timestamptz;
+begin
+  perform set_config('vochid.enterprise', p_enterprise, true);
+  perform pg_advisory_xact_lock(hashtextextended(p_enterprise, 11));
+  asked := jsonb_populate_record(null::originate_requests, p_request);
+  asked.enterprise_number := p_enterprise;
+  asked.created_at := clock_timestamp();
+  asked.updated_at := asked.created_at;
+
+  if asked.code is null and asked.idempotency_key is not null then
+    select * into former from originate_requests r where r.enterprise_number = p_enterprise and r.idempotency_key = asked.idempotency_key;
+    if found then
+      return next former;
+      return;
+    end if;
+  end if;
+  if asked.code is null then
+    select * into former from originate_requests r
+      where r.enterprise_number = p_enterprise and r.created_at > asked.created_at - make_interval(secs => (p_limits ->> 'same_click_s')::float8)
+        and r.extension = asked.extension and r.phone = asked.phone and r.state <> 'refused'
+        and r.code is distinct from 'pbx_link_down'  -- nothing was dialled
+      order by r.created_at desc limit 1;
+    if found then
+      return next former;
+      return;
+    end if;
+    day_began := (p_limits ->> 'day_began')::timestamptz;
+    open_since := asked.created_at - make_interval(secs => (p_limits ->> 'open_s')::float8);
+    select case
+        when count(*) filter (where r.extension = asked.extension and r.created_at > asked.created_at - interval '1 minute')
+          >= (p_limits ->> 'per_extension_per_minute')::int then 'per_extension_per_minute'
+        when count(*) filter (where r.state in ('reserved', 'unknown', 'sent', 'manager_answered', 'customer_answered') and r.created_at > open_since)
+          >= (p_limits ->> 'concurrent')::int then 'concurrent'
+        when count(*) filter (where r.created_at >= day_began) >= (p_limits ->> 'per_day')::int then 'per_day'
+      end
+      into asked.code from originate_requests r
+      where r.enterprise_number = p_enterprise and r.created_at >= least(day_began, open_since, asked.created_at - interval '1 minute')
+        and r.state <> 'refused';
+    if asked.code is null and p_limits -> 'per_person' is not null then
+      asked.code := 'per_person_' || full_counter(p_enterprise, asked.extension, null, asked.phone, p_limits -> 'per_person', day_began, open_since);
+    end if;
+    if asked.code is null and p_limits ->> 'range' is not null then
+      asked.code := 'abroad_' || full_counter(p_enterprise, null, p_limits ->> 'range', asked.phone, p_limits -> 'abroad', day_began, open_since);
+    end if;
+  end if;
+
+  if asked.code is null then
+    asked.state := 'reserved';
+    insert into originate_requests select asked.*;
+  else
+    asked.state := 'refused';
+    asked.idempotency_key := null;
+    asked.reason := coalesce(asked.reason, p_limits -> 'words' ->> asked.code);
+    if (select count(*) from originate_requests r where r.enterprise_number = p_enterprise and r.state = 'refused'
+          and r.created_at > asked.created_at - interval '1 minute') < (p_limits ->> 'refusals_per_minute')::int then
+      insert into originate_requests select asked.*;
+    end if;
+  end if;
+  return next asked;
+end $$;
+
 do $$
 declare
   routine regprocedure;
 begin
   for routine in select p.oid::regprocedure from pg_proc p where p.pronamespace = 'public'::regnamespace
-      and p.proname in ('is_keeping_house', 'keep_enterprise', 'keep_removed', 'rehash_inbound', 'inbound_hashes') loop
+      and p.proname in ('is_keeping_house', 'keep_enterprise', 'keep_removed', 'rehash_inbound', 'inbound_hashes', 'full_counter',
+        'forget_amocrm_tokens', 'take_consent') loop
     execute format('revoke execute on function %s from public', routine);
     execute format('grant execute on function %s to vochid_app', routine);
   end loop;

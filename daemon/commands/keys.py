@@ -35,19 +35,26 @@ def keys_alerts() -> None:
 @commands.command("rotate")
 def keys_rotate() -> None:
     """Seals every secret anew with the first of VOCHID_SECRET_KEYS. Can be repeated, and broken off, at any time."""
-    from daemon.store.sealed import Rotation, rotate
-    from daemon.wiring.resources import open_database, open_vault
+    from daemon.store.sealed import Carried, Rotation
+    from daemon.wiring.keys import rotate_all
+    from daemon.wiring.resources import open_database, open_tenants, open_vault
 
-    async def work(settings: Settings) -> Rotation:
+    async def work(settings: Settings) -> tuple[Rotation, Carried]:
         async with open_database(settings, own=False, apply=True) as db:
             with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
                 task = bar.add_task("secrets", total=None)
-                return await rotate(db, open_vault(settings), lambda done, of: bar.update(task, completed=done, total=of))
+                vault = open_vault(settings)
+                return await rotate_all(db, vault, open_tenants(settings, db, vault), lambda done, of: bar.update(task, completed=done, total=of))
 
-    done = run_work(work)
+    done, carried = run_work(work)
     for failure in done.failed:
         print(f"FAIL  {failure}")
     print(f"{done.changed} sealed anew, {done.sealed} under the newest key, {len(done.failed)} cannot be opened")
     if done.failed:
         raise typer.Exit(1)
-    print("the older keys still find tokens that were given out (clientIds, secrets, cabinet and recording links): keep them until those are renewed")
+    print(f"{carried.moved} tokens that others prove themselves with are found by the newest key now; clientIds and secrets outlive the older keys")
+    for one in carried.ending:
+        print(f"ends with the older keys: {one}")
+    if carried.ending:
+        print("register those integrations again before you take the older keys away: that makes new ones")
+    print("links to recordings that CRMs were given, and logged-in devices, are signed with the older keys: keep them as long as those links are to play")

@@ -14,6 +14,7 @@ from daemon.tenants.document import DialRules, Enterprise, Hours, Pbx
 
 # Country codes that lead to satellites, to networks without a country and to the international premium service (ITU E.164 list).
 EXPENSIVE_PREFIXES = ("+870", "+878", "+881", "+882", "+883", "+979")
+RANGE_LENGTH = 6  # plus and five digits: a country and the beginning of its ranges
 EXPENSIVE_TYPES = frozenset({phonenumbers.PhoneNumberType.PREMIUM_RATE, phonenumbers.PhoneNumberType.SHARED_COST})
 NAMED_DIGITS = 3  # a prefix that is to open a premium range names at least so many digits after the country code
 MAX_PHONE_LENGTH = 40
@@ -80,6 +81,11 @@ def check_rules(number: PhoneNumber, enterprise: Enterprise, now: datetime) -> N
 def own_prefix(country: str) -> str:
     """The country's calling code with its plus."""
     return f"+{phonenumbers.country_code_for_region(country)}"
+
+
+def range_abroad(number: PhoneNumber, country: str) -> str | None:
+    """What a number abroad is counted with: plus and five digits; None for one of the country's own."""
+    return None if number.startswith(own_prefix(country)) else number[:RANGE_LENGTH]
 
 
 def is_expensive(number: PhoneNumber) -> bool:

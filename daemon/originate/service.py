@@ -21,10 +21,10 @@ from daemon.ami.link import Link, LinkDown, NotConnected
 from daemon.ami.wire import ActionError
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import CLICK_CHANNEL
-from daemon.model.phone import digits_of
+from daemon.model.phone import PhoneNumber, digits_of
 from daemon.nodes.asks import NoAnswer, NotTaken
 from daemon.originate.follow import ANSWER_TIMEOUT_S, NEVER_SENT, Follower, Watched
-from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, read_extension, read_phone
+from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, range_abroad, read_extension, read_phone
 from daemon.originate.states import Progress, State
 from daemon.store.leases import PbxKey
 from daemon.store.originates import OriginateRepository, OriginateRequest
@@ -45,6 +45,16 @@ _OVER = {
     "per_extension_per_minute": "this extension has placed too many calls within a minute",
     "concurrent": "too many calls by click are open at this moment",
     "per_day": "the enterprise's calls by click for today are used up",
+    "per_person_per_minute": "this extension has placed too many calls within a minute",
+    "per_person_concurrent": "this extension has too many calls by click open",
+    "per_person_same_number_per_hour": "this extension has called this number too often within an hour",
+    "per_person_per_day": "this extension's calls by click for today are used up",
+    "per_person_talk_minutes_per_day": "this extension's talking time by click for today is used up",
+    "abroad_per_minute": "too many calls into this range of numbers abroad within a minute",
+    "abroad_concurrent": "too many calls into this range of numbers abroad are open",
+    "abroad_same_number_per_hour": "this number abroad was called too often within an hour",
+    "abroad_per_day": "calls into this range of numbers abroad are used up for today",
+    "abroad_talk_minutes_per_day": "talking time into this range of numbers abroad is used up for today",
 }
 
 log = structlog.get_logger()
@@ -149,11 +159,11 @@ class OriginateService:
             check_rules(phone, document, now)
             way = await self._way(enterprise, pbx)
         except (DialRefused, NoLink) as error:
-            await self._repository.reserve(enterprise, {**wanted, "code": error.code, "reason": str(error)}, _limits(document, now))
+            await self._repository.reserve(enterprise, {**wanted, "code": error.code, "reason": str(error)}, _limits(document, phone, now))
             raise
         assert pbx is not None
         action = _originate(wanted, pbx)
-        request = await self._repository.reserve(enterprise, wanted, _limits(document, now))
+        request = await self._repository.reserve(enterprise, wanted, _limits(document, phone, now))
         if request.id != wanted["id"]:
             return await self._repeated(request)
         if request.state == State.REFUSED:
@@ -288,12 +298,13 @@ def _row(pbx: Pbx | None, extension: str, phone: str, line: str | None, asked: A
     }  # fmt: skip
 
 
-def _limits(document: Enterprise, now: datetime) -> dict[str, Any]:
+def _limits(document: Enterprise, phone: PhoneNumber, now: datetime) -> dict[str, Any]:
     rules = document.dial_rules
     return {
         "per_extension_per_minute": rules.per_extension_per_minute, "concurrent": rules.concurrent, "per_day": rules.per_day,
         "same_click_s": SAME_CLICK_S, "open_s": OPEN_FOR_S, "day_began": day_began(document, now).isoformat(), "words": _OVER,
-        "refusals_per_minute": REFUSALS_PER_MINUTE,
+        "refusals_per_minute": REFUSALS_PER_MINUTE, "per_person": rules.per_person.model_dump(), "abroad": rules.abroad.model_dump(),
+        "range": range_abroad(phone, document.country),
     }  # fmt: skip
 
 

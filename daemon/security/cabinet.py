@@ -94,6 +94,17 @@ class CabinetLinks:
         return claims if claims["source"] == INTEGRATION else None
 
 
+def token_id(vault: Vault, token: str) -> str | None:
+    """The id of a cabinet link's token, which is its inbound token; None for what none of our keys signed."""
+    found = next((claims for key in vault.derived_keys("cabinet link") if (claims := _verified(token, key)) is not None), None)
+    return str(found["jti"]) if found is not None else None
+
+
+def signed_with_newest(vault: Vault, token: str) -> bool:
+    """Whether the link outlives the older keys."""
+    return _verified(token, vault.derived_keys("cabinet link")[0]) is not None
+
+
 def _owner(enterprise: str) -> TokenOwner:
     return TokenOwner(enterprise, INTEGRATION, PURPOSE)
 

@@ -1,6 +1,6 @@
 """Where the daemon may connect to on a CRM's behalf. The check is made on the address itself, after DNS.
 
-`ipaddress.is_global` is wrong for NAT64, 6to4, multicast and some retired ranges: those are named here.
+`ipaddress.is_global` is wrong for NAT64, 6to4, multicast and some ranges that were given out later or retired: those are named here.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,12 @@ from urllib.parse import urlsplit
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NEVER = tuple(ipaddress.ip_network(text) for text in ("224.0.0.0/4", "192.88.99.0/24", "fec0::/10", "ff00::/8", "::/96", "2001::/32", "100::/64"))
+# 192.0.0.0/24 and 168.63.129.16 are where two clouds keep what is for the machine itself; the rest: IANA's special registries.
+_NEVER = tuple(
+    ipaddress.ip_network(text)
+    for text in ("224.0.0.0/4", "192.88.99.0/24", "192.0.0.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "3fff::/20", "2620:4f:8000::/48")
+)
+_UNICAST = ipaddress.ip_network("2000::/3")  # whatever else IPv6 has is translated, local, multicast or not given to anybody
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
 
@@ -46,7 +52,9 @@ class EgressPolicy:
         address = _unwrapped(address)
         if self.covers(address):
             return True
-        return not plain and address.is_global and not any(address in n for n in _NEVER if n.version == address.version)
+        if plain or not address.is_global or (address.version == 6 and address not in _UNICAST):
+            return False
+        return not any(address in network for network in _NEVER if network.version == address.version)
 
     def problem_with(self, url: str) -> str | None:
         """What is wrong with a CRM's URL as far as it can be told without DNS, or None."""
@@ -98,7 +106,8 @@ def _unwrapped(address: Address) -> Address:
 
 def _literal(host: str) -> str | None:
     """The address that a host name is, in any spelling that resolvers take (0x7f.1, 2130706433); None for a real name."""
-    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+    host = unicodedata.normalize("NFKC", host).lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
         return "127.0.0.1"
     try:
         return str(ipaddress.ip_address(host))
@@ -106,5 +115,5 @@ def _literal(host: str) -> str | None:
         pass
     try:
         return str(ipaddress.IPv4Address(socket.inet_aton(host)))
-    except OSError:
+    except (OSError, UnicodeError):
         return None

@@ -130,8 +130,19 @@ class Hours(Strict):
 Prefix = Annotated[str, Field(pattern=r"^\+[0-9]{1,14}$")]
 
 
+class Counters(Strict):
+    """Five counts that toll fraud cannot keep all small; null: not counted. same_number: clicks on one number."""
+
+    per_minute: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    concurrent: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    same_number_per_hour: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    per_day: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    talk_minutes_per_day: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
 class DialRules(Strict):
-    """What may be dialled by click. allowed_prefixes null: the country's own."""
+    """What may be dialled by click. allowed_prefixes null: the country's own. per_person counts each extension's clicks; abroad those of
+    all into one range of numbers (plus and five digits) that is not the country's own."""
 
     enabled: bool = True
     allowed_prefixes: tuple[Prefix, ...] | None = None
@@ -140,6 +151,8 @@ class DialRules(Strict):
     concurrent: int = Field(default=10, ge=1, le=1_000)
     per_day: int = Field(default=500, ge=1, le=100_000)
     hours: Hours | None = None
+    per_person: Counters = Counters(same_number_per_hour=20, talk_minutes_per_day=720)
+    abroad: Counters = Counters(per_minute=5, concurrent=3, same_number_per_hour=5, per_day=50, talk_minutes_per_day=240)
 
 
 POSTING = "posted"  # the PBX of a document without PBXs

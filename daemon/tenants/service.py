@@ -178,6 +178,16 @@ class Tenants:
             raise NotFound(f"there is no enterprise {number}")
         await self._cache.refresh({number})
 
+    async def known_tokens(self) -> list[tuple[str, str]]:
+        """(enterprise, token) of every inbound token that stands in a document; what cannot be opened is left out."""
+        found = []
+        for number in self.all():
+            document, _ = await self.document(number, sealed=True)
+            with contextlib.suppress(VochidError):
+                found += [(number, secret)] if (secret := self._documents.open(document.get("secret"), number, "secret")) else []
+                found += [(number, token) for _, tokens in self._documents.inbound_tokens(document, None) for token in tokens]
+        return found
+
     async def candidate(self, number: str, name: str, sent: Any) -> IntegrationSettings:
         """The settings that `sent` would make, stored secrets filled in; nothing is stored. For the connection test."""
         document, _ = await self.document(number, sealed=True)

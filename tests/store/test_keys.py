@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,15 +11,18 @@ import asyncpg
 import pytest
 
 from adapters.retailcrm.deliver import RetailCrm
+from daemon.security.cabinet import CabinetLinks
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
 from daemon.store.amocrm_tokens import AmoCrmTokens
 from daemon.store.connection_tokens import ConnectionTokens
+from daemon.store.inbound_tokens import InboundTokens, TokenOwner
 from daemon.store.integration_state import IntegrationStates
 from daemon.store.people import PeopleRepository
 from daemon.store.pool import Database
 from daemon.store.sealed import rotate
 from daemon.tenants.service import Tenants
+from daemon.wiring.keys import rotate_all
 
 OLD, NEW = "o" * 40, "n" * 40
 DOCUMENT: dict[str, Any] = {
@@ -83,6 +88,34 @@ async def test_a_run_that_was_broken_off_goes_on_and_a_further_one_changes_nothi
         await rotate(db, vault, stop)
     assert (await rotate(db, vault)).changed == 7
     assert (await rotate(db, vault)).changed == 0
+
+
+async def test_who_proves_themselves_with_a_token_still_does_when_the_old_key_is_gone(db: Database) -> None:
+    """The enterprise's secret, a clientId and a cabinet link's id are carried over; the link itself was signed with the old key, and that is said."""
+    old, both, new = Vault([OLD]), Vault([NEW, OLD]), Vault([NEW])
+    await tenants_of(db, old).put("0001", {**DOCUMENT, "secret": "enterprise-secret-1"})
+    inbound = InboundTokens(db, old)
+    client = TokenOwner("0001", "retailcrm", "client_id")
+    await inbound.replace(client, "client-id-0123456789")
+    cabinets = CabinetLinks(old, inbound, time.time)
+    link = await cabinets.issue("0001")
+    told = json.dumps({"account": "a", "client_id": "client-id-0123456789", "token": link})
+    await IntegrationStates(db).set_registered("0001", "retailcrm", old.seal(told, "0001", "registration.retailcrm"))
+    assert await InboundTokens(db, new).find("client-id-0123456789", "client_id") is None, "this is what rotation is for"
+    _, carried = await rotate_all(db, both, tenants_of(db, both))
+    assert carried.moved == 3
+    assert carried.ending == ("the cabinet link of enterprise 0001",)
+    for vault in (both, new):
+        found = InboundTokens(db, vault)
+        assert await found.find("client-id-0123456789", "client_id") == client
+        assert await found.find("enterprise-secret-1", "secret") == TokenOwner("0001", "", "secret")
+    assert await CabinetLinks(both, InboundTokens(db, both), time.time).find(link) == "0001", "beside both keys it opens"
+    again = await rotate_all(db, both, tenants_of(db, both))
+    assert (again[0].changed, again[1].moved) == (0, 0)
+    await CabinetLinks(both, InboundTokens(db, both), time.time).issue("0001")
+    stranger = TokenOwner("0001", "retailcrm", "application_token")
+    await InboundTokens(db, old).replace(stranger, "nobody-keeps-this-text")
+    assert "application_token of retailcrm of enterprise 0001" in (await rotate_all(db, both, tenants_of(db, both)))[1].ending
 
 
 async def test_a_secret_whose_key_is_lost_is_named_and_kept_and_the_others_go_on(db: Database, filled: asyncpg.Connection) -> None:

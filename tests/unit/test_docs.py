@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent.parent
 DOCS = TESTS.parent / "docs"
 
 
-@pytest.mark.parametrize("name", ["predecessor.md", "threat-model.md", "promises.md"])
+@pytest.mark.parametrize("name", ["predecessor.md", "promises.md", "threat-model.md"])
 def test_every_test_that_a_document_names_exists(name: str) -> None:
     named = re.findall(r"([a-z0-9_/]+\.py)::(test_\w+)", (DOCS / name).read_text())
     assert len(named) > 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -76,6 +77,32 @@ async def test_a_connection_that_is_refused_surely_sent_nothing(sessions: Guarde
 async def test_private_addresses_are_refused_at_the_socket(url: str, sessions: GuardedSessions) -> None:
     with pytest.raises(Unreachable, match="not allowed"):
         await http(sessions).request("GET", url, bucket="all")
+
+
+SPECIAL = ["127.0.0.1", "::1", "169.254.169.254", "10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00:ec2::254"]
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+async def test_a_name_that_was_public_a_moment_ago_is_refused_when_it_leads_elsewhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: the URL was good when it was entered, its name tells another address each time, and the address itself is what counts."""
+    assert EgressPolicy().problem_with("https://crm.example/") is None
+    asked = 0
+
+    async def resolve(self: object, host: str, port: int = 0, family: int = 0) -> list[dict[str, object]]:
+        nonlocal asked
+        asked += 1
+        version = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [{"hostname": host, "host": address, "port": port, "family": version, "proto": 6, "flags": 0}]
+
+    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+    monkeypatch.setattr("aiohttp.resolver.AsyncResolver.resolve", resolve)
+    guarded = GuardedSessions(EgressPolicy())
+    try:
+        with pytest.raises(Unreachable, match="not allowed"):
+            await http(guarded).request("GET", "https://crm.example/", bucket="all")
+    finally:
+        await guarded.close()
+    assert asked, "the name was looked up"
 
 
 async def test_over_the_limit_nothing_is_sent_and_the_place_is_given_back(sessions: GuardedSessions) -> None:

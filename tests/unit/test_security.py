@@ -64,7 +64,11 @@ def test_keys_come_newest_first_from_the_setting_or_its_file(tmp_path: Path) -> 
 
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "::1", "::", "fe80::1", "fc00::1", "::ffff:10.0.0.1",
-    "64:ff9b::a00:1", "2002:7f00:1::", "224.0.0.1", "192.88.99.1", "100.64.0.1", "fec0::1", "ff02::1", "not-an-address", "2130706433",
+    "64:ff9b::a00:1", "64:ff9b:1::a00:1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:a9fe:a9fe::1", "2002:a00:1::", "::127.0.0.1",
+    "::ffff:127.0.0.1", "0:0:0:0:0:ffff:7f00:1", "::ffff:0:7f00:1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:10::1", "2001:20::1", "2001:db8::1",
+    "3fff::1", "5f00::1", "100::1", "100:0:0:1::1", "4000::1", "fd00:ec2::254", "fe80::1%eth0", "2620:4f:8000::1", "0.1.2.3", "192.0.0.8", "192.0.0.192",
+    "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1", "255.255.255.255", "168.63.129.16", "100.100.100.200", "127.1", "0177.0.0.1",
+    "0x7f.0.0.1", "127.0.0.1 ", "8.8.8.8:443", "224.0.0.1", "192.88.99.1", "100.64.0.1", "fec0::1", "ff02::1", "not-an-address", "2130706433",
 ]  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def test_private_and_special_addresses_are_out_of_reach(address: str) -> None:
     assert not EgressPolicy().permits(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2a00:1450:4010::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "2a00:1450:4010::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2606:4700::1111"])
 def test_public_addresses_are_within_reach_but_not_by_plain_http(address: str) -> None:
     assert EgressPolicy().permits(address)
     assert not EgressPolicy().permits(address, plain=True)
@@ -95,6 +99,8 @@ def test_the_guard_stands_behind_dns() -> None:
 
 
 BAD_URLS = [
+    "https://127.1", "https://0177.0.0.1", "https://0x7f000001", "https://017700000001", "https://127.0.0.1.", "https://①②⑦.0.0.1", "https://[64:ff9b:1::a00:1]",
+    "https://[2002:7f00:1::]", "https://169.254.169.254", "https://0", "https://[fe80::1%25eth0]", "https://localhost.", "https://192.0.0.192",
     "http://crm.example", "https://127.0.0.1", "https://localhost", "https://x.localhost", "https://0x7f.1", "https://2130706433", "https://[::1]/",
     "https://[::ffff:10.0.0.1]", "https://user:pw@crm.example", "ftp://crm.example", "https://", "crm.example", "https://crm.example:8443",
     "https://crm.example/\r\nX: y", "https://a b", "https://[bad",
