@@ -4,7 +4,7 @@
 # make screenshots   the README's pictures, and all pages into build/screenshots
 PY := .venv/bin/python
 
-.PHONY: setup environment run demo check test bench screenshots lab-16 lock widget interop-node clean
+.PHONY: setup environment run demo check test bench screenshots lab-16 lock widget interop-node sync-storm clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -37,6 +37,10 @@ screenshots: setup
 # The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
 lab-16: setup
 	@LAB_ASTERISK=16 $(PY) -m pytest tests/live
+
+# Bitrix24's sync at length: 10,000 contacts and 5,000 deals both ways within the portal's budget, half an hour.
+sync-storm: setup
+	@$(PY) -m lab.sync_storm
 
 # The widget that amoCRM and Kommo accept as an archive.
 widget: environment
