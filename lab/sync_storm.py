@@ -184,7 +184,7 @@ class SyncStorm:
         while True:
             await asyncio.sleep(self._pause_s * self._random.random() * 2)
             await self._up.wait()
-            if self._random.random() < 0.1 and not self._box.switches.fail_next:
+            if self._random.random() < 0.05 and not self._box.switches.fail_next:
                 burst = self._random.choices(STORM, k=self._random.randrange(1, 4))
                 self._box.switches.fail_next.extend(burst)
                 self.report.faults += len(burst)

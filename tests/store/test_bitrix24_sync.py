@@ -263,6 +263,26 @@ async def test_a_failing_record_is_tried_three_times_then_shown_and_can_be_retri
         assert (await b.sync.errors.stats(NUMBER))["by_type"] == {"auth": 0, "network": 1, "validation": 0, "limit": 0}
 
 
+async def test_a_portal_that_was_down_is_probed_by_whatever_waits(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places kept for popups are not kept from the one try that a broken connection has."""
+    from daemon.delivery import health
+
+    monkeypatch.setattr(health, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(health, "MIN_TRIES", 3)
+    async with both(db) as b:
+        b.box.switches.fail_next.extend(["500"] * 3)
+        for number in range(3):
+            await b.make(RecordType.USER, name=f"Имя {number}")
+            b.rig.dispatcher.wake(NUMBER, "bitrix24")
+            async with asyncio.timeout(30):
+                while len(b.box.switches.fail_next) > 2 - number:
+                    await asyncio.sleep(0.02)
+        await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states), 30)
+        await b.rig.hurry()
+        await b.settled()
+        assert len(b.entities("CONTACT")) == 3
+
+
 async def test_long_syncs_take_everything_once_and_count_exactly(db: Database) -> None:
     async with both(db) as b:
         from lab.crm.bitrix24_data import Params
