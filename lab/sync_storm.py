@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from daemon.model.crm_record import FIELDS, LOCAL, RecordChange, RecordType
 from daemon.store.crm_records import CrmRecordRepository, RecordFilter
 from daemon.store.mappings import SyncMappings
 from daemon.store.pool import Connection, Database
+from daemon.wiring.bitrix24_jobs import FAR_OFF_S
 from daemon.wiring.bitrix24_plan import lane, plan
 from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.bitrix24_data import Params
@@ -216,19 +218,25 @@ class SyncStorm:
             while True:
                 await self._let_time_pass()
                 health = (await self._ask("GET", f"{SYNC}/health")).json()["data"]
-                if self._box.events.is_empty and not health["records"]["waiting"] + health["records"]["sending"]:
-                    if not health["errors_count"]:
-                        return
-                    for error in (await self._ask("GET", "/api/integration/errors?limit=500")).json()["data"]["items"]:
-                        await self._ask("POST", f"/api/integration/errors/{error['id']}/retry")
-                        self.report.retried += 1
+                if self._box.events.is_empty and not health["records"]["waiting"] + health["records"]["sending"] and not health["errors_count"]:
+                    return
+                await self._retry()
                 await asyncio.sleep(0.5)
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, refused: bool = False) -> httpx.Response:
+    async def _retry(self) -> None:
+        """What failed three times, or waits an hour for its last try, is tried again by hand."""
+        errors = (await self._ask("GET", "/api/integration/errors", limit="500")).json()["data"]["items"]
+        for error in errors:
+            at = datetime.fromisoformat(error["next_try_at"]).timestamp() if error["next_try_at"] else None
+            if at is None or at > time.time() + FAR_OFF_S:
+                await self._ask("POST", f"/api/integration/errors/{error['id']}/retry", refused=True)
+                self.report.retried += 1
+
+    async def _ask(self, method: str, path: str, body: Any = None, *, refused: bool = False, **query: str) -> httpx.Response:
         for _ in range(120):
             await self._up.wait()
             with contextlib.suppress(httpx.TransportError):
-                answer = await self._client.request(method, path, params={"enterprise": NUMBER}, json=body)
+                answer = await self._client.request(method, path, params={"enterprise": NUMBER, **query}, json=body)
                 if refused or answer.status_code < 400:
                     return answer
                 raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
