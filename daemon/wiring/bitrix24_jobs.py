@@ -126,13 +126,15 @@ class Bitrix24Jobs:
             return await self._sync.jobs.held(connection, enterprise, job)
 
     async def _counted(self, connection: Connection, job: SyncJob) -> SyncJob:
-        """Those of its deliveries that came to their end; one that is not there any more was kept long enough after its end. One whose next try is far off
-        counts as failed: it is an open error, and a long sync does not wait an hour for it."""
+        """Those of its deliveries that came to their end; one that is not there any more was kept long enough after its end. One whose record's next try is far
+        off counts as failed: it is an open error, and a long sync does not wait an hour for it."""
         if not (keys := _open(job)):
             return job
         rows = await connection.fetch(
-            "select key, case when state = 'waiting' and attempts > 0 and due_at > now() + make_interval(secs => $4) then 'later' else state end as state "
-            "from deliveries where enterprise_number = $1 and integration = $2 and key = any ($3)",
+            """select d.key, case when d.state = 'waiting' and exists (
+                   select from deliveries head where head.enterprise_number = $1 and head.integration = $2 and head.lane = d.lane and head.id <= d.id
+                   and head.state = 'waiting' and head.attempts > 0 and head.due_at > now() + make_interval(secs => $4)) then 'later' else d.state end as state
+                 from deliveries d where d.enterprise_number = $1 and d.integration = $2 and d.key = any ($3)""",
             job.enterprise, BITRIX24, keys, FAR_OFF_S,
         )  # fmt: skip
         states = {row["key"]: row["state"] for row in rows}
