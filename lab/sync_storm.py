@@ -71,6 +71,7 @@ class SyncStorm:
         self._pause_s = pause_s
         self._kill_at = kill_at
         self._hurried = 0.0
+        self._began = 0.0
         self._records = CrmRecordRepository(db)
         self._mappings = SyncMappings(db)
         self._up = asyncio.Event()
