@@ -9,7 +9,7 @@ PY := .venv/bin/python
 build/promtool:
 	@mkdir -p build/prometheus && cd build/prometheus && apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && cp usr/bin/promtool ../promtool
 
-.PHONY: setup environment run demo check test bench bench-quick bench-check bench-node chaos soak screenshots lab-16 lock widget interop-node fuzz audit clean
+.PHONY: setup environment run demo check test bench bench-quick bench-check bench-node chaos soak sync-storm screenshots lab-16 lock widget interop-node fuzz audit clean
 
 setup: environment
 	@$(PY) tools/compile.py
@@ -57,6 +57,10 @@ screenshots: setup
 # The live tests on Asterisk 16 (Debian bullseye), while its packages are still on the mirrors.
 lab-16: setup
 	@LAB_ASTERISK=16 $(PY) -m pytest tests/live
+
+# Bitrix24's sync at length: 10,000 contacts and 5,000 deals both ways within the portal's budget, half an hour.
+sync-storm: setup
+	@$(PY) -m lab.sync_storm
 
 # The widget that amoCRM and Kommo accept as an archive.
 widget: environment

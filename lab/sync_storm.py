@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from daemon.model.crm_record import FIELDS, LOCAL, RecordChange, RecordType
 from daemon.store.crm_records import CrmRecordRepository, RecordFilter
 from daemon.store.mappings import SyncMappings
 from daemon.store.pool import Connection, Database
+from daemon.wiring.bitrix24_jobs import FAR_OFF_S
 from daemon.wiring.bitrix24_plan import lane, plan
 from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.bitrix24_data import Params
@@ -36,6 +38,7 @@ NUMBER = "0367"
 SYNC = "/api/integration/bitrix24"
 STORM = ("503", "500-json", "503-limit", "reset", "truncated")
 SETTLE_DEADLINE_S = 3_600.0
+HURRY_S = 2.0
 Hurry = Callable[[Database], Awaitable[None]]
 
 
@@ -58,23 +61,32 @@ class Report:
 
 
 class SyncStorm:
-    """`hurry` lets time pass, where a run cannot wait for it; `pause_s`: between two changes."""
+    """`hurry` lets time pass, where a run cannot wait for it; `pause_s`: between two changes; `kill_at`: after which share of a long sync
+    the daemon is killed."""
 
-    def __init__(self, daemon: DaemonProcess, box: Bitrix24Sandbox, db: Database, seed: int, hurry: Hurry, pause_s: float) -> None:
+    def __init__(self, daemon: DaemonProcess, box: Bitrix24Sandbox, db: Database, seed: int, hurry: Hurry, pause_s: float, kill_at: float) -> None:
         self._daemon, self._box, self._db = daemon, box, db
         self._random = random.Random(seed)
         self._hurry = hurry
         self._pause_s = pause_s
+        self._kill_at = kill_at
+        self._hurried = 0.0
+        self._began = 0.0
         self._records = CrmRecordRepository(db)
         self._mappings = SyncMappings(db)
         self._up = asyncio.Event()
+        self._client = daemon.client()
         self.report = Report()
+
+    def note(self, what: str) -> None:
+        print(f"{time.monotonic() - self._began:7.1f} s  {what}: {len(self._box.requests)} requests", file=sys.stderr, flush=True)
 
     async def run(self, contacts: int, deals: int, kills: int) -> Report:
         """Half of everything begins here, the other half at the portal."""
-        began = time.monotonic()
+        self._began = time.monotonic()
         self._up.set()
         await self._begin(contacts, deals)
+        self.note("begun")
         self._records.follower = self._follow
         self._box.listen(f"http://{self._daemon.http}/bitrix24/events")
         churn = asyncio.ensure_future(self._churn())
@@ -85,12 +97,17 @@ class SyncStorm:
             churn.cancel()
             await asyncio.gather(churn, return_exceptions=True)
         self._box.switches.fail_next.clear()
+        self.note("jobs done")
         await self._settle()
+        self.note("settled")
         await self._job("from", kills=0)
+        self.note("last job")
         await self._settle()
+        self.note("settled again")
         await self._compare()
+        await self._client.aclose()
         self.report.requests = len(self._box.requests)
-        self.report.seconds = round(time.monotonic() - began, 1)
+        self.report.seconds = round(time.monotonic() - self._began, 1)
         return self.report
 
     # -- before --------------------------------------------------------------------------------------------------------------------
@@ -138,28 +155,39 @@ class SyncStorm:
             self.report.differences.append(f"a second sync was answered {again.status_code}")
         async with asyncio.timeout(SETTLE_DEADLINE_S):
             while (shown := (await self._ask("GET", f"{SYNC}/sync/{job}")).json())["state"] in ("queued", "running"):
-                if kills and shown["total"] and shown["done"] > shown["total"] // 3:
+                if kills and shown["total"] and shown["done"] >= shown["total"] * self._kill_at:
                     kills -= 1
                     await self._kill()
-                await self._hurry(self._db)
-                await asyncio.sleep(0.5)
+                await self._let_time_pass()
+                await asyncio.sleep(0.2)
+        for _ in range(kills):  # it was over before it could be killed
+            await self._kill()
         self.report.jobs.append(shown)
+        self.note(f"job {direction} {shown}")
         if shown["state"] != "done" or shown["total"] != shown["done"] + shown["failed"]:
             self.report.differences.append(f"the sync {direction} does not add up: {shown}")
+
+    async def _let_time_pass(self) -> None:
+        if time.monotonic() - self._hurried > HURRY_S:
+            self._hurried = time.monotonic()
+            await self._hurry(self._db)
 
     async def _kill(self) -> None:
         """kill -9, and up again."""
         self._up.clear()
+        self.note("kill")
         await self._daemon.kill()
         self.report.kills += 1
         await self._daemon.start()
+        self.note("up")
         self._up.set()
 
     async def _churn(self) -> None:
         """Changes on both sides, and bad moments of the portal."""
         while True:
             await asyncio.sleep(self._pause_s * self._random.random() * 2)
-            if self._random.random() < 0.1:
+            await self._up.wait()
+            if self._random.random() < 0.05 and not self._box.switches.fail_next:
                 burst = self._random.choices(STORM, k=self._random.randrange(1, 4))
                 self._box.switches.fail_next.extend(burst)
                 self.report.faults += len(burst)
@@ -189,22 +217,27 @@ class SyncStorm:
         """Until no event and no record is on its way; what was tried three times is tried again by hand."""
         async with asyncio.timeout(SETTLE_DEADLINE_S):
             while True:
-                await self._hurry(self._db)
+                await self._let_time_pass()
                 health = (await self._ask("GET", f"{SYNC}/health")).json()["data"]
-                if self._box.events.is_empty and not health["records"]["waiting"] + health["records"]["sending"]:
-                    if not health["errors_count"]:
-                        return
-                    for error in (await self._ask("GET", "/api/integration/errors?limit=500")).json()["data"]["items"]:
-                        await self._ask("POST", f"/api/integration/errors/{error['id']}/retry")
-                        self.report.retried += 1
+                if self._box.events.is_empty and not health["records"]["waiting"] + health["records"]["sending"] and not health["errors_count"]:
+                    return
+                await self._retry()
                 await asyncio.sleep(0.5)
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, refused: bool = False) -> httpx.Response:
+    async def _retry(self) -> None:
+        """What failed three times, or waits an hour for its last try, is tried again by hand."""
+        errors = (await self._ask("GET", "/api/integration/errors", limit="500")).json()["data"]["items"]
+        for error in errors:
+            at = datetime.fromisoformat(error["next_try_at"]).timestamp() if error["next_try_at"] else None
+            if at is None or at > time.time() + FAR_OFF_S:
+                await self._ask("POST", f"/api/integration/errors/{error['id']}/retry", refused=True)
+                self.report.retried += 1
+
+    async def _ask(self, method: str, path: str, body: Any = None, *, refused: bool = False, **query: str) -> httpx.Response:
         for _ in range(120):
             await self._up.wait()
             with contextlib.suppress(httpx.TransportError):
-                async with self._daemon.client() as client:
-                    answer = await client.request(method, path, params={"enterprise": NUMBER}, json=body)
+                answer = await self._client.request(method, path, params={"enterprise": NUMBER, **query}, json=body)
                 if refused or answer.status_code < 400:
                     return answer
                 raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
@@ -243,13 +276,13 @@ class SyncStorm:
         wrong += [f"{origin} was made more than once" for origin in doubles]
         counts = Counter(kind for kind, _ in data.entities)
         self.report.contacts, self.report.deals, self.report.companies = counts["CONTACT"], counts["DEAL"], counts["COMPANY"]
-        self.report.refused_by_budget = sum("QUERY_LIMIT" in refusal for refusal in self._box.refusals)
+        self.report.refused_by_budget = self._box.over_budget
 
     async def _all(self, kind: RecordType) -> list[Any]:
         return await self._records.page(NUMBER, kind, RecordFilter(), limit=10**6)
 
 
-async def stage(daemon: DaemonProcess, url: str, seed: int, hurry: Hurry, pause_s: float, *, contacts: int, deals: int, kills: int) -> Report:
+async def stage(daemon: DaemonProcess, url: str, seed: int, hurry: Hurry, pause_s: float, kill_at: float, *, contacts: int, deals: int, kills: int) -> Report:
     """A portal, a running daemon on the database at `url`, and the storm between them."""
     box = Bitrix24Sandbox()
     box.switches.events_shuffled = True
@@ -259,7 +292,7 @@ async def stage(daemon: DaemonProcess, url: str, seed: int, hurry: Hurry, pause_
         await daemon.put({"number": NUMBER, "name": "Июнь", "pbxs": [], "integrations": {"bitrix24": box.settings()}})
         db = await Database.open(url)
         try:
-            return await SyncStorm(daemon, box, db, seed, hurry, pause_s).run(contacts, deals, kills)
+            return await SyncStorm(daemon, box, db, seed, hurry, pause_s, kill_at).run(contacts, deals, kills)
         finally:
             await db.close()
     finally:
@@ -281,7 +314,7 @@ async def _main(arguments: argparse.Namespace) -> int:
         await migrate(server.url)
         daemon = DaemonProcess(short_directory("vochid-sync-"), extra={"VOCHID_DATABASE_URL": server.url})
         sizes = {"contacts": arguments.contacts, "deals": arguments.deals, "kills": arguments.kills}
-        report = await stage(daemon, server.url, arguments.seed, _wait, arguments.pause, **sizes)
+        report = await stage(daemon, server.url, arguments.seed, _wait, arguments.pause, 1 / 3, **sizes)
     finally:
         await server.stop()
     for name in ("contacts", "deals", "companies", "changes", "faults", "kills", "retried", "requests", "refused_by_budget", "seconds"):

@@ -73,7 +73,8 @@ class _Sync:
         """Whether there is nothing to do: one side is gone, and the other is left as it is."""
         pair = work.pair
         if pair.deleted or pair.elsewhere or (pair.local is None and pair.record_id is not None):
-            kept[work.index] = Kept(pair, Delivered("one side is gone: the other is left as it is"))
+            said = "its own lane takes it from here" if pair.elsewhere else "one side is gone: the other is left as it is"
+            kept[work.index] = Kept(pair, Delivered(said))
         return work.index in kept
 
     # -- look ----------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from admin_http.pages import (
     account,
     audit,
+    bitrix24_sync,
     cabinet,
     calls,
     consent,
@@ -43,6 +44,7 @@ PAGES: tuple[Page, ...] = (
     *status.PAGES,
     *pbx.PAGES,
     *settings.PAGES,
+    *bitrix24_sync.PAGES,
     *integrations.PAGES,
     *rules.PAGES,
     *cabinet.PAGES,

@@ -162,7 +162,9 @@ class Dispatcher:
         claim_s = max(port.policy.deadline_s.values()) + CLAIM_MARGIN_S
         worker.is_behind = may_go_on = False
         at_work = port.policy.one_at_a_time.intersection(worker.in_flight.values())
+        is_probing = worker.health.state(time.monotonic()) is Breaker.HALF_OPEN  # its one place is for whatever is due
         for kinds, kept in _shares(port.policy, at_work):
+            kept = 0 if is_probing else kept
             room, is_all = self._room(worker, port) - kept, False
             if room > 0:
                 good_until = time.monotonic() + CLAIM_MARGIN_S
@@ -197,7 +199,7 @@ class Dispatcher:
             self._record(key, claimed, outcome, result, duration_s, attempt)
         is_more = True
         try:
-            await self._judge_health(key, worker, port, attempt.outcomes)
+            await self._judge_health(key, worker, port, attempt.outcomes, kind)
         finally:
             try:
                 is_more = await self._outbox.settle(*key, settled, attempt.exchanges)
@@ -246,9 +248,11 @@ class Dispatcher:
             reason = f"bug in the adapter: {type(error).__name__}: {error}"
             return Attempt([Retry(reason)] * len(batch), [])
 
-    async def _judge_health(self, key: Key, worker: _Worker, port: CrmPort, outcomes: Sequence[Outcome]) -> None:
+    async def _judge_health(self, key: Key, worker: _Worker, port: CrmPort, outcomes: Sequence[Outcome], kind: Kind) -> None:
+        """One request is one try; of the many that a batch which takes its time needs, each kind of outcome counts once."""
         now = time.monotonic()
-        for outcome in outcomes[:1] if len({type(o) for o in outcomes}) == 1 else outcomes:
+        is_one = len({type(o) for o in outcomes}) == 1 or kind in port.policy.one_at_a_time
+        for outcome in {type(o): o for o in outcomes}.values() if is_one else outcomes:
             match outcome:
                 case Delivered() | Rejected():
                     worker.health.succeeded(now)

@@ -36,6 +36,7 @@ POLL_S = 2.0
 TICK_S = 0.25
 ASK_DEADLINE_S = 20.0
 MAX_OPEN = 2 * PAGE  # of a job in the outbox at a time: one page under way, one behind it
+FAR_OFF_S = 180.0
 MAX_FAILED_PAGES = 12
 MAX_PAUSE_S = 60.0  # between tries of a page: 2 s at first, twice as long each time; ten minutes in all
 # What others point at goes first.
@@ -125,12 +126,17 @@ class Bitrix24Jobs:
             return await self._sync.jobs.held(connection, enterprise, job)
 
     async def _counted(self, connection: Connection, job: SyncJob) -> SyncJob:
-        """Those of its deliveries that came to their end; one that is not there any more was kept long enough after its end."""
+        """Those of its deliveries that came to their end; one that is not there any more was kept long enough after its end. One whose record's next try is far
+        off counts as failed: it is an open error, and a long sync does not wait an hour for it."""
         if not (keys := _open(job)):
             return job
         rows = await connection.fetch(
-            "select key, state from deliveries where enterprise_number = $1 and integration = $2 and key = any ($3)", job.enterprise, BITRIX24, keys
-        )
+            """select d.key, case when d.state = 'waiting' and exists (
+                   select from deliveries head where head.enterprise_number = $1 and head.integration = $2 and head.lane = d.lane and head.id <= d.id
+                   and head.state = 'waiting' and head.attempts > 0 and head.due_at > now() + make_interval(secs => $4)) then 'later' else d.state end as state
+                 from deliveries d where d.enterprise_number = $1 and d.integration = $2 and d.key = any ($3)""",
+            job.enterprise, BITRIX24, keys, FAR_OFF_S,
+        )  # fmt: skip
         states = {row["key"]: row["state"] for row in rows}
         still = [key for key in keys if states.get(key) in ("waiting", "sending")]
         done = sum(states.get(key, "delivered") in ("delivered", "observed") for key in keys if key not in still)

@@ -28,9 +28,15 @@ async def plan(connection: Connection, enterprise: str, records: Sequence[Record
     """Puts records into the outbox, in the caller's transaction of that tenant.
 
     One that waits there untried does for what happens now as well, for it looks at both sides when its turn comes; it is held until this transaction
-    ends, so that its turn comes after what happened was committed. What a `job` plans has keys of its own, by which the job counts it.
+    ends, so that its turn comes after what happened was committed. One that failed and waits for its next try is due now: what happens now must not
+    wait an hour behind it. What a `job` plans has keys of its own, by which the job counts it.
     `step`: push or pull, what brought it about; `then`: lanes that are pulled again when this is done.
     """
+    await connection.execute(
+        "update deliveries set due_at = now() where id in (select id from deliveries where enterprise_number = $1 and integration = $2 "
+        "and record = any ($3) and kind = $4 and state = 'waiting' and attempts > 0 and due_at > now() for update skip locked)",
+        enterprise, BITRIX24, [str(record) for record in records], str(Kind.SYNC),
+    )  # fmt: skip
     if job is None and not then:
         waiting = await connection.fetch(
             "select record from deliveries where enterprise_number = $1 and integration = $2 and record = any ($3) and kind = $4 and state = 'waiting' "

@@ -80,6 +80,7 @@ class Bitrix24Sandbox:
         self.requests: list[Received] = []
         self.calls_made: list[str] = []
         self.refusals: list[str] = []
+        self.over_budget = 0  # requests that found the bucket full
         self.token_requests = 0
         self.operating: dict[str, dict[int, float]] = defaultdict(dict)
         self.cost_s: dict[str, float] = {}
@@ -259,6 +260,7 @@ class Bitrix24Sandbox:
             raise RestError(403, "ACCESS_DENIED", "REST API is available only on commercial plans")
         self._drain()
         if switches.limited and self._level + 1 > switches.bucket_size:
+            self.over_budget += 1
             raise RestError(503, "QUERY_LIMIT_EXCEEDED", "Too many requests")
         self._level += 1
 

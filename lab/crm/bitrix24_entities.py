@@ -15,6 +15,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import aiohttp
+
 from lab.crm.bitrix24_data import Entity, Params, RestError, digits
 
 if TYPE_CHECKING:
@@ -257,7 +259,7 @@ class EventQueue:
             for handler in [where for what, where in self._box.data.handlers if what == event]:
                 try:
                     await self._box.send(event, {"FIELDS][ID": str(entity_id)}, handler)
-                except OSError:
+                except (OSError, aiohttp.ClientError):
                     continue
                 self.sent += 1
 

@@ -22,7 +22,7 @@ async def hurry(db: Database) -> None:
 async def test_both_sides_are_equal_after_storms_a_kill_and_changes_on_both(cluster: str) -> None:
     async with fresh_database(cluster) as url:
         daemon = DaemonProcess(short_directory("vochid-sync-"), extra={"VOCHID_DATABASE_URL": url})
-        report = await stage(daemon, url, 11, hurry, 0.3, contacts=60, deals=40, kills=1)
+        report = await stage(daemon, url, 11, hurry, 0.5, 0.0, contacts=24, deals=16, kills=1)
     assert report.differences == []
-    assert (report.contacts, report.deals, report.kills, report.refused_by_budget) == (60, 40, 1, 0)
+    assert (report.contacts, report.deals, report.kills, report.refused_by_budget) == (24, 16, 1, 0)
     assert [job["direction"] for job in report.jobs] == ["to", "from", "from"]

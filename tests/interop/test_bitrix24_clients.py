@@ -20,6 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from adapters.bitrix24.sync_fields import ORIGINATOR, VIEW, Surroundings, from_portal, origin, to_portal
+from daemon.model.crm_record import RecordType
 from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.bitrix24_data import PortalUser
 
@@ -175,7 +177,7 @@ async def main():
     searched = await client.call("telephony.externalcall.searchcrmentities", {"PHONE_NUMBER": "+375290000007"})
     found["name"] = (searched if isinstance(searched, dict) else searched[0])["NAME"]
     read = await client.call_batch({"halt": 0, "cmd": {"lead": "crm.lead.add?fields[TITLE]=Newer", "read": "crm.lead.get?id=$result[lead]"}})
-    found["read"] = read["read"]["NAME"]
+    found["read"] = read["read"]["TITLE"]
     try:
         await client.call_batch({"halt": 0, "cmd": {"lead": "crm.lead.add?fields[TITLE]=New", "no": "crm.lead.get?id=0x"}})
     except ErrorInServerResponseException as error:
@@ -205,3 +207,41 @@ async def test_fast_bitrix24_pages_batches_and_meets_errors_inside_a_batch() -> 
             process.kill()
             await process.communicate()
         await box.stop()
+
+
+async def test_what_the_sync_writes_the_vendors_sdk_writes_lists_and_reads_as_we_do(portal: Bitrix24Sandbox) -> None:
+    vendor = Vendor(portal)
+    crm = vendor.client.crm
+    around = Surroundings(1_763_701_800.0, 1_763_701_900.0, "Europe/Minsk", "BY")
+    views: dict[RecordType, dict[str, Any]] = {
+        RecordType.COMPANY: {"name": "ООО «Восток»", "phone": PHONE},
+        RecordType.USER: {"name": "Ирина Лис", "email": "i@example.com", "phone": PHONE, "role": "Диспетчер"},
+        RecordType.CONTRACT: {"number": "7/26", "starts_on": "2026-03-01", "ends_on": "2027-03-01", "company": None},
+        RecordType.OBJECT: {"name": "Трактор", "description": "синий\nс ковшом", "imei": "350000000000017", "type": "машина", "contract": "7/26"},
+    }
+    calls = {RecordType.COMPANY: crm.company, RecordType.USER: crm.contact, RecordType.CONTRACT: crm.deal, RecordType.OBJECT: crm.deal}
+    for number, (kind, view) in enumerate(views.items(), 1):
+        fields = {**to_portal(kind, view, VIEW[kind], {}, around), "ORIGINATOR_ID": ORIGINATOR, "ORIGIN_ID": origin("0367", kind, number)}
+        method = calls[kind]
+        made = await asyncio.to_thread(lambda method=method, fields=fields: method.add(fields).result)
+        entity = await asyncio.to_thread(lambda method=method, made=made: method.get(made).result)
+        seen = from_portal(kind, entity, view, "BY")
+        assert {name: seen[name] for name in view if name in seen} == {name: view[name] for name in view if name in seen}
+        assert {"maybe", "company"} | set(view) >= set(seen)
+        wanted = {"ORIGINATOR_ID": ORIGINATOR, "ORIGIN_ID": origin("0367", kind, number)}
+        listed = await asyncio.to_thread(lambda method=method, wanted=wanted: method.list(select=["*"], filter=wanted).result)
+        assert [row["ID"] for row in listed] == [str(made)]
+        title = "NAME" if kind is RecordType.USER else "TITLE"
+        assert await asyncio.to_thread(lambda method=method, made=made, title=title: method.update(made, {title: "Другое"}).result) is True
+        assert (await asyncio.to_thread(lambda method=method, made=made: method.get(made).result))[title] == "Другое"
+    (phone,) = (await vendor.call("crm.contact.get", id=portal.data.ids["CONTACT"][0]))["PHONE"]
+    await vendor.call("crm.contact.update", id=portal.data.ids["CONTACT"][0], fields={"PHONE": [{"ID": phone["ID"], "VALUE": ""}]})
+    assert (await vendor.call("crm.contact.get", id=portal.data.ids["CONTACT"][0]))["HAS_PHONE"] == "N"
+    after = portal.data.ids["DEAL"][0]
+    rest = await vendor.call("crm.deal.list", filter={">ID": after}, order={"ID": "ASC"}, select=["ID"], start=-1)
+    assert [row["ID"] for row in rest] == [str(one) for one in portal.data.ids["DEAL"][1:]]
+    await vendor.call("crm.deal.delete", id=after)
+    assert "Not found" in await vendor.refused(errors.BitrixAPIBadRequest, "crm.deal.get", id=after)
+    task = await vendor.call("tasks.task.add", fields={"TITLE": "Позвонить", "RESPONSIBLE_ID": 12, "UF_CRM_TASK": [f"D_{after + 1}"]})
+    tasks = await vendor.call("tasks.task.list", filter={"UF_CRM_TASK": f"D_{after + 1}"}, select=["ID", "TITLE", "STATUS"])
+    assert [one["id"] for one in tasks["tasks"]] == [task["task"]["id"]]

@@ -94,3 +94,25 @@ def test_a_day_is_shown_as_the_language_writes_it_and_reads_back() -> None:
 )  # fmt: skip
 def test_a_browser_is_called_as_people_call_it(agent: str | None, shown: str) -> None:
     assert browser(agent) == shown
+
+
+def test_the_sync_block_shows_how_far_it_is_and_what_failed() -> None:
+    errors = [{"id": 7, "local_type": "user", "local_id": 12, "remote_type": "contact", "remote_id": None, "error_type": "auth", "message": HOSTILE,
+               "attempts": 3, "next_try_at": None}]  # fmt: skip
+    context: dict[str, Any] = {
+        "base": "/e/0367/integrations/bitrix24", "job": {"state": "running", "direction": "to", "total": 120, "done": 40, "failed": 2, "error": None},
+        "errors": errors, "errors_total": 9, "counts": {"total_mappings": 40, "last_sync_time": None}, "records": {"waiting": 5, "sending": 1, "dead": 1},
+        "problem": "", "csrf": "t", "visit": SimpleNamespace(may=lambda _: True),
+    }  # fmt: skip
+    page = Views().render("integrations/sync.html", "ru", context)
+    assert "40 из 120, с ошибкой 2" in page
+    assert 'hx-trigger="every 2s"' in page
+    assert page.count("disabled") == 2
+    assert "пользователь 12" in page
+    assert "нет прав" in page
+    assert "Всего ошибок: 9" in page
+    assert "/sync/errors/7/retry" in page
+    assert HOSTILE not in page
+    ended = Views().render("integrations/sync.html", "en", {**context, "job": None, "errors": [], "visit": SimpleNamespace(may=lambda _: False)})
+    assert "hx-trigger" not in ended
+    assert "<button" not in ended
