@@ -71,7 +71,7 @@ def test_every_alert_has_advice() -> None:
 def test_promtool_plays_them() -> None:
     promtool = shutil.which("promtool") or shutil.which(str(ROOT / "build/promtool"))
     if promtool is None:
-        pytest.skip("promtool is not here: `make build/promtool` fetches it where Debian's mirror is reachable")
+        pytest.skip("promtool is not here: `make promtool` fetches it where Debian's mirror is reachable")
     for arguments in (("check", "rules", str(RULES)), ("test", "rules", str(PLAYED))):
         done = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
