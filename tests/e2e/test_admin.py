@@ -23,7 +23,7 @@ from tests.e2e.test_api import is_problem
 OURS, THEIRS = "0367", "0400"
 PASSWORD = "верный конь батарея"
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9", "X-Forwarded-Host": "admin.example.com"}
-PATHS = {"n": THEIRS, "crm": "retailcrm", "kind": "users", "id": "1", "name": "main", "token": "x" * 43}
+PATHS = {"n": THEIRS, "crm": "retailcrm", "kind": "users", "id": "1", "job": "00000000-0000-4000-8000-000000000000", "name": "main", "token": "x" * 43}
 
 
 @dataclass

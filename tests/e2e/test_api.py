@@ -96,7 +96,7 @@ def test_no_two_routes_stand_in_one_place() -> None:
 async def test_every_route_wants_a_token_and_tells_a_stranger_nothing(one_house: House) -> None:
     async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.http}", trust_env=False) as stranger:
         for method, written in [(route.method, path) for route in ROUTES for path in route.paths]:
-            path = written.replace("{n}", NUMBER).replace("{crm}", "retailcrm").replace("{id}", "1")
+            path = written.replace("{n}", NUMBER).replace("{crm}", "retailcrm").replace("{id}", "1").replace("{job}", "1")
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"Authorization": "Bearer " + "x" * 5_000}):
                 is_problem(await stranger.request(method, path, headers=headers), 401, "unauthorized")
         assert (await stranger.get("/health")).json() == {"status": "ok"}
@@ -216,7 +216,7 @@ async def test_an_enterprises_token_opens_its_own_enterprise_and_nothing_else(ho
         assert all(p["enterprise"] == NUMBER for p in (await own.get("/health")).json()["pbxs"])
         for method, pattern in [(route.method, path) for route in ROUTES for path in route.paths]:
             if "{n}" in pattern:
-                path = pattern.replace("{n}", "0400").replace("{crm}", "retailcrm").replace("{id}", "1")
+                path = pattern.replace("{n}", "0400").replace("{crm}", "retailcrm").replace("{id}", "1").replace("{job}", "1")
                 is_problem(await own.request(method, path, json={}), 404, "not_found")
         is_problem(await own.delete(ONE), 403, "forbidden")
         shown = (await own.get(ONE)).json()
