@@ -89,9 +89,18 @@ class Cable:
         self._flows.set()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it was on its way when the cable was cut
+            writer.transport.abort()
+            return
         relay = asyncio.create_task(self._carry(reader, writer, self._flows))
         self._relays.add(relay)
-        relay.add_done_callback(self._relays.discard)
+
+        def over(relay: asyncio.Task[None]) -> None:
+            self._relays.discard(relay)
+            if not writer.is_closing():  # it was reset before it was through to the other side
+                writer.transport.abort()
+
+        relay.add_done_callback(over)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
         self.connections += 1
@@ -110,12 +119,12 @@ class Cable:
         finally:
             for task in ends:
                 task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
-            for end in (writer, far_writer):
+            for end in (writer, far_writer):  # before anything is waited for: a second reset may come meanwhile
                 if is_clean:
                     end.close()  # what it was sent still arrives
                 else:
                     end.transport.abort()
+            await asyncio.gather(*ends, return_exceptions=True)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._target, Path):

@@ -224,7 +224,7 @@ ROUTES = (
     Route("GET", _ROOT + "/sync/{job}", job, "How far a sync is", gives=_PROGRESS),
     Route("GET", _ROOT + "/mappings", mappings, "Which record is which entity, conflicts and tasks too", query=_PAGED, gives=_SUCCESS),
     Route("GET", _ROOT + "/stats", stats, "How many are synced", gives=_SUCCESS),
-    Route("DELETE", _ROOT + "/cache", clear_cache, "Read settings anew, ask for managers anew; mappings stay", gives=_SUCCESS),
+    Route("DELETE", _ROOT + "/cache", clear_cache, "Read settings anew, ask for managers anew; mappings stay", statuses=(200,), gives=_SUCCESS),
     Route("GET", "/api/integration/errors", errors, "What could not be synced and is not yet, the newest first", query=_PAGED, gives=_SUCCESS),
     Route("GET", "/api/integration/errors/stats", error_stats, "How many errors are open, by type", gives=_SUCCESS),
     Route("POST", "/api/integration/errors/{id}/retry", retry_error, "Try what failed again, at once", gives=_SUCCESS),

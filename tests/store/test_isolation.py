@@ -9,6 +9,7 @@ from daemon.store.pool import Database
 
 # Of no tenant: read by migrations and doctor.
 COMMON = {"schema_migrations"}
+TENANT = {"enterprises": "number", "bitrix24_sync_mappings": "tenant_id"}  # elsewhere enterprise_number
 TABLES = "c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace"
 
 
@@ -37,7 +38,7 @@ async def test_every_table_is_behind_a_policy_of_its_tenant_or_closed_to_the_dae
             continue
         assert row["relrowsecurity"], f"{name} has no row-level security"
         if row["is_open"]:
-            key = "number" if name == "enterprises" else "enterprise_number"
+            key = TENANT.get(name, "enterprise_number")
             assert row["policies"] == [f"({key} = tenant()) / ({key} = tenant())"], f"{name} is open to the daemon and its policy is {row['policies']}"
 
 
@@ -53,7 +54,7 @@ async def test_as_the_application_role_another_tenants_rows_can_be_neither_read_
         by_table.setdefault(row["relname"], {})[row["attname"]] = row["type"]
     by_table["deliveries"]["call_id"] = "uuid"  # its lane is made of it
     await owner.execute("insert into enterprises (number, name) values ('0001', 'One'), ('0002', 'Two')")
-    keyed = {name: found for name, found in by_table.items() if "enterprise_number" in found}
+    keyed = {name: found for name, found in by_table.items() if name != "enterprises" and TENANT.get(name, "enterprise_number") in found}
     assert len(keyed) > 20
     for name, found in keyed.items():
         async with owner.transaction():
@@ -63,7 +64,7 @@ async def test_as_the_application_role_another_tenants_rows_can_be_neither_read_
         async with db.tenant("0002") as stranger:
             assert await stranger.fetchval(f"select count(*) from {name}") == 0, name
             assert await stranger.execute(f"delete from {name}") == "DELETE 0", name
-            assert await stranger.execute(f"update {name} set enterprise_number = '0002'") == "UPDATE 0", name
+            assert await stranger.execute(f"update {name} set {TENANT.get(name, 'enterprise_number')} = '0002'") == "UPDATE 0", name
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             async with db.tenant("0002") as stranger:
                 await stranger.execute(_planted(name, found, "'0001'"))
@@ -81,7 +82,7 @@ async def _unchecked(owner: asyncpg.Connection, name: str) -> None:
 
 def _planted(name: str, columns: dict[str, str], tenant: str) -> str:
     def value(column: str, kind: str) -> str:
-        if column == "enterprise_number":
+        if column == TENANT.get(name, "enterprise_number"):
             return tenant
         if kind.endswith("[]"):
             return f"'{{}}'::{kind}"
