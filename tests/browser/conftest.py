@@ -19,6 +19,7 @@ from lab.fakepbx import FakePbx
 from lab.office import PHONES
 from lab.run import DaemonProcess, short_directory
 
+expect.set_options(timeout=30_000)  # of what does not come at all; what comes is not waited for
 PASSWORD = "верный конь батарея"
 SHOTS = Path(os.environ.get("VOCHID_TEST_SHOTS") or Path(__file__).parent.parent.parent / "build" / "screenshots")
 
@@ -55,7 +56,7 @@ class Desk:
             await context.add_cookies(await like.cookies())  # type: ignore[arg-type]
         await context.add_cookies([{"name": f"vochid_{name}", "value": value, "url": self.base} for name, value in (("theme", theme), ("language", language))])
         page = await context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         page.on("console", lambda said: self.complaints.append(f"{page.url}: {said.text}") if said.type == "error" and "status of 4" not in said.text else None)
         page.on("request", lambda asked: None if asked.url.startswith((self.base, "data:")) else self.complaints.append(f"asked {asked.url}"))

@@ -34,7 +34,7 @@ async def outside(desk: Desk, like: Page | None = None) -> tuple[Page, list[str]
     if like is not None:
         await context.add_cookies(await like.context.cookies())  # type: ignore[arg-type]
     page, complaints = await context.new_page(), []
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" and "status of" not in said.text else None)
     return page, complaints

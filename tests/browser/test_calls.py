@@ -39,7 +39,7 @@ async def settle(desk: Desk, calls: int) -> Page:
     return await desk.entered()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("width", "theme", "language", "pages"),
     [(1280, "light", "ru", PAGES), (390, "dark", "en", PAGES), (1280, "dark", "en", PAGES[:2]), (390, "light", "ru", PAGES[:2])],

@@ -20,7 +20,7 @@ from lab.run import DaemonProcess, short_directory
 from lab.stage import CUSTOMER, ONE_PHONE, OTHER_CUSTOMER
 from tests.browser.conftest import Desk
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 E = "/e/0367"
 THIRD_CUSTOMER = "+375259998877"
 SLOW_MS = 20_000  # for what waits on a phone, a file that has to be stable, or a CRM

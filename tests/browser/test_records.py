@@ -64,7 +64,7 @@ async def sync_as(desk: Desk, company: int) -> None:
     await embedded.stop()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_records_are_made_found_tied_changed_and_deleted_in_the_browser(desk: Desk) -> None:
     page = await settle(desk)
     await page.goto(f"{desk.base}{E}/records")
@@ -145,7 +145,7 @@ async def test_records_are_made_found_tied_changed_and_deleted_in_the_browser(de
     await expect(page.get_by_text("Здесь пока пусто")).to_be_visible()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_caller_is_shown_with_the_record_on_the_board_in_the_history_and_on_the_calls_page(desk: Desk) -> None:
     page = await settle(desk)
     user = await made(desk, "users", name="Ирина Лис", phone=CALLER, role="бухгалтер")

@@ -36,7 +36,7 @@ async def settle(desk: Desk, tma: TicketSandbox) -> Page:
     return page
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_conversation_is_led_in_the_browser_and_answers_show_by_themselves(desk: Desk) -> None:
     tma = TicketSandbox("tma")
     await tma.start()

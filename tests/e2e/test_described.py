@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from tests.e2e.conftest import NUMBER, House
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 ENDLESS = {"/api/enterprises/{n}/live"}  # a stream has no end to be judged at
 LAST = ("get", "head", "options", "post", "put", "patch", "delete")  # what takes away comes last

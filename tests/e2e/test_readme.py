@@ -74,7 +74,7 @@ async def test_every_vochid_command_works_on_the_readmes_own_example(readme: Pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="the installation needs root: sudo make test")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_installation_below_another_root_is_complete_and_runs(tmp_path: Path) -> None:
     [command] = {c for readme in READMES for c in commands(readme) if "install.sh" in c}
     words = [word for word in shlex.split(command) if word != "sudo"]

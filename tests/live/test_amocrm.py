@@ -16,7 +16,7 @@ from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 ONE_PHONE, GROUP = "+375171112230", "+375171112233"
 STRANGER = "+375447654321"

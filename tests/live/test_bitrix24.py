@@ -18,7 +18,7 @@ from lab.record import stage
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER, SCENARIOS, Stage
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 ONE_PHONE = "+375171112230"
 

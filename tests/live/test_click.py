@@ -17,7 +17,7 @@ from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 SECRET = "the-enterprises-own-secret-0123456789"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 
 def test_the_demo_clicks_redirects_and_loses_nothing_while_the_crm_is_stopped(asterisk_root: Path) -> None:

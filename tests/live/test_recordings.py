@@ -15,7 +15,7 @@ from lab.record import stage
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from lab.phones import Phones, Placed
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 ONE_PHONE, GROUP = "+375171112230", "+375171112233"
 CALLS = "/api/enterprises/0367/calls"

@@ -23,7 +23,7 @@ from lab.scenarios import CUSTOMER, SCENARIOS, Scenario, gathered, moves
 from tests.golden.test_traces import differences
 from tests.golden.view import VIEW
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 
 @asynccontextmanager

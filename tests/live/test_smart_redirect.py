@@ -17,7 +17,7 @@ from lab.office import PHONES, UNREGISTERED_PHONE, Office
 from lab.phones import Phones, Placed
 from lab.run import DaemonProcess, short_directory
 
-pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 LINE = "+375171112248"  # smart redirect, then 152
 CUSTOMER = "+375296254070"
