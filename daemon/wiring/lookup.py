@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -19,7 +18,7 @@ from daemon.wiring.crm import AdapterPort, Crm
 
 ORDER = ("retailcrm", "bitrix24", "amocrm", "tickets")
 RECORDS, CALLS = "records", "calls"
-PAST_CALLS_AT_ONCE = 4  # of the pool's connections
+OWN_AT_ONCE = 4  # of the pool's connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +51,23 @@ class CrmSource:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordsSource:
-    """The name of the enterprise's own user or company, when no CRM knows one; it looks after nobody."""
+class OwnSource:
+    """What our own database knows of a number, when no CRM names anybody. `find` takes the enterprise and the number."""
 
     enterprise: str
-    known: KnownCustomers
-    name: str = RECORDS
-    concurrency: int = PAST_CALLS_AT_ONCE
+    name: str
+    find: Callable[[str, str], Awaitable[Responsible | None]]
+    concurrency: int = OWN_AT_ONCE
 
     @property
     def user_extensions(self) -> Mapping[str, str | None]:
         return {}
 
     async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
-        with _of_database():
-            found = (await self.known.find(self.enterprise, [phone])).get(phone)
-        return Responsible(None, None, found[0].name) if found else None
-
-
-@dataclass(frozen=True, slots=True)
-class CallsSource:
-    """Who talked last, when no CRM names anybody."""
-
-    enterprise: str
-    past: PastCalls
-    name: str = CALLS
-    concurrency: int = PAST_CALLS_AT_ONCE
-
-    @property
-    def user_extensions(self) -> Mapping[str, str | None]:
-        return {}
-
-    async def responsible(self, phone: str, deadline_s: float) -> Responsible | None:
-        with _of_database():
-            return await self.past.responsible(self.enterprise, phone)
-
-
-@contextmanager
-def _of_database() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        raise SourceFailed(f"database: {type(error).__name__}") from None
+        try:
+            return await self.find(self.enterprise, phone)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            raise SourceFailed(f"database: {type(error).__name__}") from None
 
 
 class LookupSources:
@@ -121,7 +95,12 @@ class LookupSources:
             port = self._crm.port(enterprise, name)
             if port is not None and not port.observe and isinstance(port.adapter, CanLookUp):
                 found.append(CrmSource(enterprise, port, self._journal))
-        return [*found, RecordsSource(enterprise, self._known), CallsSource(enterprise, self._past)]
+        return [*found, OwnSource(enterprise, RECORDS, self._named), OwnSource(enterprise, CALLS, self._past.responsible)]
+
+    async def _named(self, enterprise: str, phone: str) -> Responsible | None:
+        """The name of the enterprise's own user or company; it looks after nobody."""
+        found = (await self._known.find(enterprise, [phone])).get(phone)
+        return Responsible(None, None, found[0].name) if found else None
 
     def _forget(self, enterprises: set[str]) -> None:
         for number in enterprises:
