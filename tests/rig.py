@@ -103,6 +103,12 @@ class Rig:
             while not condition():
                 await asyncio.sleep(0.02)
 
+    async def at_rest(self, timeout_s: float = 30.0) -> None:
+        """Waits until no delivery is in flight: what an answer sets is written."""
+        async with asyncio.timeout(timeout_s):
+            while any(d["state"] == "sending" for d in await self.outbox.list(NUMBER, limit=500)):
+                await asyncio.sleep(0.02)
+
     async def hurry(self) -> None:
         """Lets time pass: whatever waits is due now."""
         async with self.db.tenant(NUMBER) as connection:

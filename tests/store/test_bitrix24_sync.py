@@ -314,6 +314,7 @@ async def test_a_portal_that_was_down_is_probed_by_whatever_waits(db: Database, 
                 while len(b.box.switches.fail_next) > 2 - number:
                     await asyncio.sleep(0.02)
         await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states), 30)
+        await b.rig.at_rest()
         await b.rig.hurry()
         await b.settled()
         assert len(b.entities("CONTACT")) == 3
