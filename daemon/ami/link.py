@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 import secrets
 import socket
@@ -40,7 +41,7 @@ from daemon.ami.session import (
 from daemon.ami.wire import Frame, Skipped
 
 CONNECT_DEADLINE_S = 8.0
-TICK_S = 1.0
+MIN_TICK_S = 0.01
 TURN_BYTES = 16 * 1024  # read from one PBX between two turns of the event loop: one that floods must not hold up what others wait for
 USER_TIMEOUT_MS = 20_000
 
@@ -132,6 +133,7 @@ class _Protocol(asyncio.Protocol):
         self._on_state = on_state
         self._transport: asyncio.Transport | None = None
         self._clock: asyncio.TimerHandle | None = None
+        self._ticks_at = math.inf  # by the monotonic clock
         self.waiters: dict[str, asyncio.Future[Answer]] = {}
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.verdict: Output | None = None
@@ -143,7 +145,7 @@ class _Protocol(asyncio.Protocol):
             self._session.lost()
             self.verdict = Broken(problem)
             self.abort()
-        self._clock = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self.look_at_clock()
 
     def data_received(self, data: bytes) -> None:
         if self._rest:
@@ -185,9 +187,20 @@ class _Protocol(asyncio.Protocol):
             self.closed.set_result(reason)
 
     def _tick(self) -> None:
-        """A timer, and no task that wakes: a thousand links tick a thousand times a second."""
-        self._clock = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._ticks_at = math.inf
         self._obey(self._session.tick(time.monotonic()), time.time())
+        if self._session.state is not State.CLOSED:
+            self.look_at_clock()
+
+    def look_at_clock(self) -> None:
+        """A timer for what is due next, and no task that wakes: of a thousand still links a hundred tick in a second."""
+        now = time.monotonic()
+        wait_s = max(MIN_TICK_S, self._session.due_in(now))
+        if now + wait_s < self._ticks_at:
+            if self._clock is not None:
+                self._clock.cancel()
+            self._ticks_at = now + wait_s
+            self._clock = asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -216,6 +229,7 @@ class _Protocol(asyncio.Protocol):
                     self._guarded(lambda skipped=skipped: self._handler.on_unseen(skipped))  # type: ignore[misc]
                 case LoggedIn():
                     self._on_state(output)
+                    self.look_at_clock()
                 case Refused() | Broken():
                     self.verdict = output
                     self.abort()
@@ -265,6 +279,7 @@ class Link:
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         protocol.waiters[action_id] = waiter
         protocol.write(write.data)
+        protocol.look_at_clock()
         return await waiter
 
     async def run(self) -> None:

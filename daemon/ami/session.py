@@ -7,6 +7,7 @@ deadline on everything. The shell (link.py) owns the socket and the clock and ob
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -176,6 +177,13 @@ class Session:
         if self._ping_id is None and now - self._last_heard >= PING_AFTER_S:
             outputs.append(self._ping(now))
         return outputs
+
+    def due_in(self, now: float) -> float:
+        """Seconds until `tick` has something to do, unless bytes or actions come before."""
+        if self.state is not State.READY:
+            return self._state_deadline - now
+        due = min((pending.deadline for pending in self._pending.values()), default=math.inf)
+        return (due if self._ping_id is not None else min(due, self._last_heard + PING_AFTER_S)) - now
 
     def lost(self) -> list[Output]:
         """The connection is gone: every action in flight fails. Nothing is ever sent again by itself."""

@@ -139,7 +139,6 @@ async def test_an_answer_that_does_not_come_times_out() -> None:
 async def test_a_silent_peer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.ami.session.PING_AFTER_S", 0.2)
     monkeypatch.setattr("daemon.ami.session.PONG_DEADLINE_S", 0.2)
-    monkeypatch.setattr(link_module, "TICK_S", 0.05)
     pbx = FakePbx()
     async with linked(pbx) as (_, handler):
         pbx.answers = False

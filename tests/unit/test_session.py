@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.ami.actions import CoreShowChannels, Ping
 from daemon.ami.session import (
@@ -153,6 +155,46 @@ def test_any_byte_counts_as_life() -> None:
     session.tick(PING_AFTER_S)
     session.receive(b"Event: X\r\n", PING_AFTER_S + PONG_DEADLINE_S - 1)
     assert not any(isinstance(output, Broken) for output in session.tick(PING_AFTER_S + PONG_DEADLINE_S))
+
+
+def test_a_session_says_when_it_has_something_to_do_and_then_has() -> None:
+    new = Session("u", "s", "p", 0.0)
+    assert new.due_in(1.0) == GREETING_DEADLINE_S - 1.0
+    session = logged_in()
+    assert session.due_in(4.0) == PING_AFTER_S - 4.0
+    session.send(Ping(), 4.0, deadline_s=3.0)
+    assert session.due_in(5.0) == 2.0
+    assert session.tick(7.0)
+    session.receive(b"Event: X\r\n\r\n", 8.0)
+    assert session.due_in(8.0) == PING_AFTER_S
+    now = 8.0 + PING_AFTER_S
+    assert sent(session.tick(now))
+    assert session.due_in(now) == PONG_DEADLINE_S
+    session.receive(b"Event: X\r\n\r\n", now + 1.0)  # not the answer, but a sign of life
+    assert session.tick(now + PONG_DEADLINE_S) == []
+    assert session.due_in(now + PONG_DEADLINE_S) == 1.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["hear", "send", "tick"]), st.integers(0, 60)), max_size=30))
+def test_nothing_is_due_before_it_is_said_to_be(steps: list[tuple[str, int]]) -> None:
+    session, now = logged_in(), 0.0
+    for step, quarters in steps:
+        pause = quarters / 4
+        due_at = now + session.due_in(now)
+        if step == "tick":  # as its clock does: just before what is due there is nothing, at that moment it is done with
+            if due_at - now > 2e-3:
+                assert session.tick(due_at - 1e-3) == []
+            now = max(now, due_at)
+            session.tick(now)
+            if session.state is State.CLOSED:
+                return
+            assert session.due_in(now) > 0
+            continue
+        now = min(now + pause, due_at)
+        if step == "hear":
+            session.receive(b"Event: X\r\n\r\n", now)
+        else:
+            session.send(Ping(), now, deadline_s=pause + 0.25)
 
 
 def test_an_awaited_ping_leaves_nothing_behind() -> None:
