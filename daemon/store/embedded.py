@@ -29,6 +29,7 @@ from daemon.errors import SettingsError
 
 START_DEADLINE_S = 30.0
 OWNER_DEADLINE_S = 40.0
+STOP_DEADLINE_S = 10.0  # to say that it ended, and to end
 LOOK_S = 1.0  # how often its owner sees to it that the server lives
 RESPAWN_S = 0.5
 MAX_PATH_BYTES = 80  # a Unix socket's path has 107; PostgreSQL adds its own name
@@ -91,14 +92,16 @@ class EmbeddedPostgres:
             return
         pid = self._pid()
         if pid is not None:
+            deadline = time.monotonic() + STOP_DEADLINE_S
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-                for _ in range(200):
+                while (self._data / "postmaster.pid").exists() and time.monotonic() < deadline:
                     await asyncio.sleep(0.05)
-                    if not (self._data / "postmaster.pid").exists():
-                        break
         if self._process is not None:
-            await asyncio.to_thread(self._process.wait, 10)
+            try:
+                await asyncio.to_thread(self._process.wait, STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                log.warning("the embedded database is still writing, it ends by itself", home=str(self._home))
         self._lock.close()
         self._lock = None
 

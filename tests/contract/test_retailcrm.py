@@ -181,7 +181,7 @@ async def delivered(box: RetailCrmSandbox, db: Database, *calls: Any, hurry: boo
             for _ in range(12):
                 await asyncio.sleep(0.15)
                 await r.hurry()
-        return await r.settled(20)
+        return await r.settled()
 
 
 async def test_sixty_calls_go_in_batches_of_fifty(box: RetailCrmSandbox, db: Database) -> None:
@@ -235,7 +235,7 @@ async def test_the_accounts_limits_are_kept(box: RetailCrmSandbox, db: Database)
             call = a_call(ended_at=None, result=None)
             await r.record(call, Ringing(("150",)), wake=False)
         r.dispatcher.wake(NUMBER, "retailcrm")
-        await r.settled(20)
+        await r.settled()
         assert not [refusal for refusal in box.refusals if "Rate" in refusal]
         assert time.monotonic() - started > 1.0
         assert len(box.events) == 70
@@ -248,7 +248,7 @@ async def test_two_enterprises_with_one_account_share_its_limits(box: RetailCrmS
         await r.leases.take(("0400", "main"))
         for number in [NUMBER, "0400"] * 30:
             await r.record(ringing(a_call(enterprise=number)), Ringing(("150",)))
-        await r.until(lambda: len(box.events) == 60, 15)
+        await r.until(lambda: len(box.events) == 60)
         assert not [refusal for refusal in box.refusals if "Rate" in refusal]
 
 

@@ -64,7 +64,7 @@ class Both:
     async def settled(self) -> list[dict[str, Any]]:
         """Waits until nothing is due."""
         self.rig.dispatcher.wake(NUMBER, "bitrix24")
-        return await self.rig.settled(30)
+        return await self.rig.settled()
 
     async def told(self) -> None:
         """Waits until the portal's events were heard and nothing is due."""
@@ -289,9 +289,9 @@ async def test_calls_never_wait_for_a_sync_and_it_takes_one_request_at_a_time(db
             for number in range(130):
                 await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
-        await b.rig.until(lambda: at_work, 30)
+        await b.rig.until(lambda: at_work)
         await b.rig.live_call(a_call(id="3f2b8c4e-0000-4000-8000-000000000001"))
-        await b.rig.until(lambda: b.box.finished(), 30)  # popup and journal went while the sync is held
+        await b.rig.until(lambda: b.box.finished())  # popup and journal went while the sync is held
         assert (at_work, most) == (1, 1)
         assert (await b.sync.waiting(NUMBER))["waiting"] == 80
         may_go_on.set()
@@ -313,7 +313,7 @@ async def test_a_portal_that_was_down_is_probed_by_whatever_waits(db: Database, 
             async with asyncio.timeout(30):
                 while len(b.box.switches.fail_next) > 2 - number:
                     await asyncio.sleep(0.02)
-        await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states), 30)
+        await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states))
         await b.rig.at_rest()
         await b.rig.hurry()
         await b.settled()

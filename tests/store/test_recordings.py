@@ -78,7 +78,7 @@ async def test_the_journal_waits_for_a_file_that_grows_and_takes_the_largest_of_
     (waiting,) = await on.rig.outbox.list(NUMBER)
     assert (waiting["state"], waiting["payload"]) == ("waiting", {})
     (on.spool / "b.wav").write_bytes(SOUND * 2)
-    await on.rig.settled(20)
+    await on.rig.settled()
     (entry,) = on.crm.journal.values()
     link = entry["recordUrl"].removeprefix("https://vochid.example.by/recordings/")
     found = await on.room.find(link)
@@ -106,7 +106,7 @@ async def test_a_name_that_comes_later_is_stored_and_told_without_a_popup(on: St
     (on.spool / "late.wav").write_bytes(SOUND)
     assert await on.room.attach(NUMBER, call.id, "/m/late.wav")
     assert not await on.room.attach(NUMBER, call.id, "/m/late.wav")
-    told = await on.rig.settled(20)
+    told = await on.rig.settled()
     assert [(d["kind"], d["state"]) for d in told] == [("journal", "delivered"), ("recording", "delivered")]
     assert on.crm.duplicates == 1  # the same entry again, now with the link
     (logged,) = await CallRepository(on.rig.db).logs(NUMBER, event_type="recording")
