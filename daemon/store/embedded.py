@@ -92,11 +92,12 @@ class EmbeddedPostgres:
             return
         pid = self._pid()
         if pid is not None:
-            deadline = time.monotonic() + STOP_DEADLINE_S
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-                while (self._data / "postmaster.pid").exists() and time.monotonic() < deadline:
+                for _ in range(int(STOP_DEADLINE_S / 0.05)):
                     await asyncio.sleep(0.05)
+                    if not (self._data / "postmaster.pid").exists():
+                        break
         if self._process is not None:
             try:
                 await asyncio.to_thread(self._process.wait, STOP_DEADLINE_S)
