@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
@@ -20,11 +21,15 @@ from daemon.store.migrate import migrate
 from daemon.store.pool import Database
 from lab.asterisk import LabUnavailable, ensure_root
 from lab.run import short_directory
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"
 IN_CI = os.environ.get("CI") == "true"
 # Daemons and commands are started by the hundred: what Python compiled for one serves the next, whatever this machine is set to.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No example has to be made or tried within a time: a machine that stands still for a moment is no failure.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +42,14 @@ def cluster() -> Iterator[str]:
         await server.start(own=True)
         await migrate(server.url)
 
-    asyncio.run(up())
+    with pytest.MonkeyPatch.context() as patch:
+        for deadline in ("START_DEADLINE_S", "STOP_DEADLINE_S"):
+            patch.setattr(f"daemon.store.embedded.{deadline}", PATIENCE_S)
+        asyncio.run(up())
     yield server.url
-    asyncio.run(server.stop())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daemon.store.embedded.STOP_DEADLINE_S", PATIENCE_S)
+        asyncio.run(server.stop())
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -47,26 +57,26 @@ def _named(url: str, name: str) -> str:
     return url.replace("/vochid?", f"/{name}?")
 
 
-async def _drop(admin: asyncpg.Connection, name: str) -> None:
-    """Autovacuum may be at work in it, which only a superuser may throw out: then a moment later."""
-    for _ in range(100):
-        try:
-            await admin.execute(f"drop database {name} with (force)")
-            return
-        except (asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError):
-            await asyncio.sleep(0.1)
-    raise AssertionError(f"database {name} is still in use")
+async def _done(admin: asyncpg.Connection, statement: str) -> None:
+    """Autovacuum may be at work in the database, or in the one it is made of, which only a superuser may throw out: then a moment later."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await admin.execute(statement)
+                return
+            except (asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError):
+                await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
-async def fresh_database(cluster: str) -> AsyncIterator[str]:
-    """A fresh, migrated database; gives its owner's URL."""
+async def fresh_database(cluster: str, template: str = "vochid") -> AsyncIterator[str]:
+    """A fresh database, a migrated one unless another template is named; gives its owner's URL."""
     name = f"t{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(_named(cluster, "template1"))
     try:
-        await admin.execute(f"create database {name} template vochid")
+        await _done(admin, f"create database {name} template {template}")
         yield _named(cluster, name)
-        await _drop(admin, name)
+        await _done(admin, f"drop database {name} with (force)")
     finally:
         await admin.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +16,7 @@ from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
 from daemon.live import Live
 from daemon.model.call import Call, Direction, Leg, LegKind, Result
+from daemon.model.delivery import Policy
 from daemon.model.signal import CallChange, Ended, Ringing, Signal
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
@@ -27,8 +28,10 @@ from daemon.tenants.service import Tenants
 from daemon.tickets.desk import TicketDesk
 from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.tickets import open_desk
+from tests.patience import PATIENCE_S
 
 NUMBER = "0367"
+WITHIN_S = 60.0  # for what surely comes; nothing is proved by how soon
 
 
 class OneRecording:
@@ -65,6 +68,7 @@ class Rig:
     leases: Leases
     recorder: Recorder
     dispatcher: Dispatcher
+    adapter: Adapter
     states: list[tuple[str, str, str, str]] = field(default_factory=list)
     desk: TicketDesk | None = None
 
@@ -89,25 +93,43 @@ class Rig:
         await self.record(ringing(call), Ringing(call.rang), wake=False)
         await self.record(call, Ended(("151",)), wake=False)
 
-    async def settled(self, timeout_s: float = 10.0) -> list[dict[str, Any]]:
-        """Waits until nothing is waiting or in flight; gives all deliveries, oldest first."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                found = await self.outbox.list(NUMBER, limit=500)
-                if not any(d["state"] in ("waiting", "sending") for d in found):
-                    return found[::-1]
-                await asyncio.sleep(0.02)
+    async def settled(self, *, hurry: bool = False) -> list[dict[str, Any]]:
+        """Waits until nothing is waiting or in flight; gives all deliveries, oldest first. hurry: lets time pass meanwhile."""
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
+        def is_over(found: Sequence[dict[str, Any]]) -> bool:
+            return not any(d["state"] in ("waiting", "sending") for d in found)
+
+        return await self.deliveries(is_over, hurry=hurry)
+
+    async def deliveries(self, condition: Callable[[Sequence[dict[str, Any]]], object], *, hurry: bool = False) -> list[dict[str, Any]]:
+        """Waits until the deliveries, newest first, are as wanted; gives them, oldest first. hurry: lets time pass meanwhile."""
+        async with asyncio.timeout(WITHIN_S):
+            while not condition(found := await self.outbox.list(NUMBER, limit=500)):
+                if hurry:
+                    await self.hurry()
+                    self.dispatcher.wake(NUMBER, self.adapter.name)
+                await asyncio.sleep(0.02)
+        return list(found[::-1])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(WITHIN_S):
             while not condition():
                 await asyncio.sleep(0.02)
 
-    async def at_rest(self, timeout_s: float = 30.0) -> None:
+    async def at_rest(self) -> None:
         """Waits until no delivery is in flight: what an answer sets is written."""
-        async with asyncio.timeout(timeout_s):
-            while any(d["state"] == "sending" for d in await self.outbox.list(NUMBER, limit=500)):
+        await self.deliveries(lambda found: not any(d["state"] == "sending" for d in found))
+
+    async def connection_is(self, state: str) -> dict[str, Any]:
+        """Waits until the connection has this state; gives it with its reason."""
+        async with asyncio.timeout(WITHIN_S):
+            while (found := (await self.outbox.connection_states(NUMBER)).get(self.adapter.name, {})).get("state") != state:
                 await asyncio.sleep(0.02)
+        return found
+
+    def allow(self, deadline_s: float) -> None:
+        """From now on every request has so much time."""
+        self.adapter.policy = _with_deadline(self.adapter.policy, deadline_s)  # type: ignore[misc]
 
     async def hurry(self) -> None:
         """Lets time pass: whatever waits is due now."""
@@ -115,9 +137,15 @@ class Rig:
             await connection.execute("update deliveries set due_at = now() where state = 'waiting'")
 
 
+def _with_deadline(policy: Policy, deadline_s: float) -> Policy:
+    return replace(policy, deadline_s=dict.fromkeys(policy.deadline_s, deadline_s))
+
+
 @asynccontextmanager
-async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, run: bool = True) -> AsyncIterator[Rig]:
-    """A rig with one enterprise that has one integration."""
+async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, run: bool = True, deadline_s: float = PATIENCE_S) -> AsyncIterator[Rig]:
+    """A rig with one enterprise that has one integration. deadline_s: of each request; the adapter's own would make a machine that stands
+    still for a moment a CRM that does."""
+    adapter.policy = _with_deadline(adapter.policy, deadline_s)  # type: ignore[misc]
     egress = EgressPolicy(["127.0.0.0/8"])
     vault = Vault(["k" * 40])
     tenants = Tenants(db, vault, egress, {adapter.name: adapter.settings})
@@ -126,7 +154,7 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     )
     sessions = GuardedSessions(egress)
     crm = Crm(tenants, {adapter.name: adapter}, sessions, db, vault)
-    outbox, leases = Outbox(db, "test"), Leases(db, "test")
+    outbox, leases = Outbox(db, "test"), Leases(db, "test", ttl_s=PATIENCE_S)
     states: list[tuple[str, str, str, str]] = []
     dispatcher = Dispatcher(outbox, crm, lambda *state: states.append(state))
     room = open_desk(db, tenants, crm, dispatcher, Live(), sessions, OneRecording(), vault, "https://vochid.example")
@@ -137,7 +165,7 @@ async def rig(db: Database, adapter: Adapter, settings: Mapping[str, Any], *, ru
     if run:
         supervisor.serve("dispatcher", dispatcher.run)
     try:
-        yield Rig(db, tenants, crm, outbox, leases, Recorder(db, leases, crm), dispatcher, states, room.desk)
+        yield Rig(db, tenants, crm, outbox, leases, Recorder(db, leases, crm), dispatcher, adapter, states, room.desk)
     finally:
         await supervisor.stop()
         await dispatcher.stop()

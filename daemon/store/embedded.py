@@ -29,6 +29,7 @@ from daemon.errors import SettingsError
 
 START_DEADLINE_S = 30.0
 OWNER_DEADLINE_S = 40.0
+STOP_DEADLINE_S = 10.0  # to say that it ended, and to end
 LOOK_S = 1.0  # how often its owner sees to it that the server lives
 RESPAWN_S = 0.5
 MAX_PATH_BYTES = 80  # a Unix socket's path has 107; PostgreSQL adds its own name
@@ -93,12 +94,15 @@ class EmbeddedPostgres:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
-                for _ in range(200):
+                for _ in range(int(STOP_DEADLINE_S / 0.05)):
                     await asyncio.sleep(0.05)
                     if not (self._data / "postmaster.pid").exists():
                         break
         if self._process is not None:
-            await asyncio.to_thread(self._process.wait, 10)
+            try:
+                await asyncio.to_thread(self._process.wait, STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                log.warning("the embedded database is still writing, it ends by itself", home=str(self._home))
         self._lock.close()
         self._lock = None
 

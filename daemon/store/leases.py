@@ -46,11 +46,13 @@ class Node:
 class Leases:
     """The leases of this process, and its pulse; `owner` is the node's name with a random part.
 
-    told: what the others are to know of this process, asked for at every beat. on_beat: called after every beat; on_lost: when a lease was lost.
+    told: what the others are to know of this process, asked for at every beat. ttl_s: how long it counts as living without a beat.
+    on_beat: called after every beat; on_lost: when a lease was lost.
     """
 
-    def __init__(self, db: Database, owner: str, told: Callable[[], Mapping[str, Any]] = dict) -> None:
+    def __init__(self, db: Database, owner: str, told: Callable[[], Mapping[str, Any]] = dict, *, ttl_s: float = TTL_S) -> None:
         self._db = db
+        self._ttl_s = ttl_s
         self.owner = owner
         self.told = told
         self.on_beat: list[Callable[[], None]] = []
@@ -80,7 +82,7 @@ class Leases:
     @property
     def is_sure(self) -> bool:
         """Whether the database still counts this process among the living: it took a write lately, so it is there and its disk is not full."""
-        return time.monotonic() - self._renewed_at <= TTL_S - SAFETY_S
+        return time.monotonic() - self._renewed_at <= self._ttl_s - SAFETY_S
 
     async def take(self, key: PbxKey) -> bool:
         """Tries to become the reader of a PBX, whoever's part it is."""
@@ -100,7 +102,7 @@ class Leases:
     async def _take(self, keys: Collection[PbxKey], *, fair: bool) -> dict[PbxKey, int]:
         rows = await self._db.fetch(
             "select * from take_leases($1, $2, $3, $4, $5, $6)",
-            self.owner, TTL_S, [key[0] for key in keys], [key[1] for key in keys], fair, PATIENCE_S,
+            self.owner, self._ttl_s, [key[0] for key in keys], [key[1] for key in keys], fair, PATIENCE_S,
         )  # fmt: skip
         return _epochs(rows)
 
@@ -146,7 +148,7 @@ class Leases:
             if self._is_over:
                 return
             started, before = time.monotonic(), dict(self._epochs)
-            rows = await self._db.fetch("select * from beat($1, $2, $3, $4)", self.owner, node_of(self.owner), TTL_S, dict(self.told()))
+            rows = await self._db.fetch("select * from beat($1, $2, $3, $4)", self.owner, node_of(self.owner), self._ttl_s, dict(self.told()))
             nodes = await self._db.fetch("select * from living_nodes()")
             others = await self._db.fetch("select * from read_by_others($1)", self.owner) if len(nodes) > 1 else []
         renewed = _epochs(rows)

@@ -60,7 +60,7 @@ class Received:
 
 
 class AmoCrmSandbox:
-    """One account on one port of loopback. `clock` may be replaced to let days pass."""
+    """One account on one port of loopback. `clock` may be replaced to let days pass, `limit_clock` to let no second of its limits pass."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
@@ -75,6 +75,7 @@ class AmoCrmSandbox:
         self._times: deque[float] = deque()
         self._over: deque[float] = deque()
         self._banned_until = 0.0
+        self.limit_clock: Callable[[], float] = time.monotonic
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -126,7 +127,7 @@ class AmoCrmSandbox:
         return answer
 
     def _gate(self, request: web.Request) -> web.Response | None:
-        now = time.monotonic()
+        now = self.limit_clock()
         if now < self._banned_until:
             return web.Response(status=403, text="<html><h1>403 Forbidden</h1></html>", content_type="text/html")
         while self._times and self._times[0] <= now - 1.0:

@@ -388,7 +388,7 @@ class Bitrix24Sandbox:
             "start": started, "finish": finish, "duration": finish - started, "processing": finish - started,
             "date_start": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
             "date_finish": datetime.fromtimestamp(finish, UTC).isoformat(timespec="seconds"),
-            "operating_reset_at": int(finish) + 30, "operating": self._operating(method),
+            "operating_reset_at": int(finish + self.switches.operating_resets_s), "operating": self._operating(method),
         }  # fmt: skip
 
     def _answer(self, body: dict[str, Any], started: float | None = None, method: str = "") -> web.Response:

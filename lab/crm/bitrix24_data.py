@@ -38,6 +38,7 @@ class Switches:
     bucket_per_s: float = 2.0
     limited: bool = True
     operation_limit_s: float = 480.0
+    operating_resets_s: float = 30.0  # after an answer, says the answer
     event_keys: bool = True  # IS_MOBILE and event_handler_id are sent
     event_tokens: bool = False  # events carry tokens, as to an application
     event_copies: int = 1

@@ -81,6 +81,7 @@ class RetailCrmSandbox:
         self.duplicates = 0
         self.account = sample_account()
         self.managers = Managers(self.account)
+        self.clock: Callable[[], float] = time.monotonic  # of its limits
         self.page = AccountPage(self)
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
@@ -162,7 +163,7 @@ class RetailCrmSandbox:
             if key != self.api_key:
                 return self.refuse(403, 'Wrong "apiKey" value.')
         bucket, limit = ("telephony", 40) if request.path.startswith("/api/v5/telephony") else ("other", 10)
-        now, times = time.monotonic(), self._times[bucket]
+        now, times = self.clock(), self._times[bucket]
         while times and times[0] <= now - 1.0:
             times.popleft()
         if self.switches.rate_limited and len(times) >= limit:

@@ -23,6 +23,7 @@ from daemon.wiring.crm import Crm, GuardedSessions
 from daemon.wiring.token_keeper import TokenKeeper
 from lab.crm.amocrm import AmoCrmSandbox
 from lab.crm.amocrm_oauth import ACCESS_S, REFRESH_S
+from tests.patience import PATIENCE_S
 from tests.rig import NUMBER, Rig, a_call, rig
 
 CALLBACK = "https://pbx.example/amocrm/callback"
@@ -42,6 +43,7 @@ class Clock:
 @pytest.fixture
 async def box() -> AsyncIterator[AmoCrmSandbox]:
     sandbox = AmoCrmSandbox(Clock())
+    sandbox.switches.rate_limited = False  # each daemon keeps the limit for itself
     await sandbox.start()
     sandbox.oauth.integration.redirect_uri = CALLBACK
     sandbox.account.contact("Восток", "+375296254070")
@@ -61,7 +63,7 @@ async def consent(r: Rig, box: AmoCrmSandbox, **more: str) -> Registered:
     page = urlsplit(adapter.consent_url(stored, "the-state", CALLBACK))  # type: ignore[arg-type]
     state = dict(parse_qsl(page.query))["state"]
     answer = dict(parse_qsl(urlsplit(box.oauth.way_back(state, **more)).query))
-    return await adapter.consented(connect(5), answer, CALLBACK)
+    return await adapter.consented(connect(PATIENCE_S), answer, CALLBACK)
 
 
 async def tell(r: Rig) -> list[str]:
@@ -71,13 +73,6 @@ async def tell(r: Rig) -> list[str]:
 
 def keeper(r: Rig, box: AmoCrmSandbox) -> TokenKeeper:
     return TokenKeeper(r.tenants, r.crm, r.outbox, r.dispatcher, box.clock)
-
-
-async def state_is(r: Rig, wanted: str) -> dict[str, Any]:
-    async with asyncio.timeout(5):
-        while (found := (await r.outbox.connection_states(NUMBER)).get("amocrm", {})).get("state") != wanted:
-            await asyncio.sleep(0.02)
-    return found
 
 
 async def test_consent_stores_sealed_tokens_and_only_what_fits_is_exchanged(box: AmoCrmSandbox, db: Database) -> None:
@@ -118,7 +113,7 @@ async def test_consent_stores_sealed_tokens_and_only_what_fits_is_exchanged(box:
 async def test_a_day_later_the_token_is_renewed_once_although_two_daemons_need_it(box: AmoCrmSandbox, db: Database, database_url: str) -> None:
     async with rig(db, AmoCrm(), settings(box)) as r:
         assert (await consent(r, box)).ok
-        before, box.switches.rate_limited = box.oauth.tokens.exchanges, False  # each daemon keeps the limit for itself
+        before = box.oauth.tokens.exchanges
         sessions, other = GuardedSessions(EgressPolicy(["127.0.0.0/8"])), await Database.open(database_url)
         another = Crm(r.tenants, {"amocrm": AmoCrm()}, sessions, other, Vault(["k" * 40]))  # a daemon of its own: they share the database
         try:
@@ -143,7 +138,6 @@ async def test_tokens_are_renewed_ahead_of_their_end_so_that_silent_months_lose_
         watch = keeper(r, box)
         await watch.look()
         assert box.oauth.tokens.exchanges == 1
-        box.switches.rate_limited = False
         for _ in range(10):
             box.clock.at += 20 * HOUR  # type: ignore[attr-defined]
             await watch.look()
@@ -153,13 +147,13 @@ async def test_tokens_are_renewed_ahead_of_their_end_so_that_silent_months_lose_
 
         box.clock.at += REFRESH_S + DAY  # type: ignore[attr-defined]  # nobody looked for three months
         await watch.look()
-        assert "connect again" in (await state_is(r, "needs_reauth"))["reason"]
+        assert "connect again" in (await r.connection_is("needs_reauth"))["reason"]
         tried = box.oauth.tokens.exchanges, len(box.refusals)
         await watch.look()
         assert (box.oauth.tokens.exchanges, len(box.refusals)) == tried  # what was refused is not asked for again
         assert (await consent(r, box)).ok
         await watch.look()
-        await state_is(r, "ok")
+        await r.connection_is("ok")
         assert (await tell(r))[-1] == "delivered"
 
 
@@ -180,12 +174,12 @@ async def test_a_crash_between_answer_and_store_leaves_hours_to_connect_again(bo
             await watch.look()
         monkeypatch.setattr(AmoCrmTokens, "save", save)
         await watch.look()  # the next process
-        reason = (await state_is(r, "needs_reauth"))["reason"]
+        reason = (await r.connection_is("needs_reauth"))["reason"]
         assert "its answer was lost" in reason
         assert await tell(r) == ["delivered"]  # the former token has hours left
         assert (await consent(r, box)).ok
         await watch.look()
-        await state_is(r, "ok")
+        await r.connection_is("ok")
 
 
 async def test_a_lost_answer_and_an_outage_of_the_token_endpoint_need_no_person(box: AmoCrmSandbox, db: Database) -> None:
@@ -207,7 +201,7 @@ async def test_revoked_access_is_a_state_that_loses_nothing_and_ends_with_a_new_
         assert (await consent(r, box)).ok
         box.oauth.revoke()
         await r.record(a_call(), Ended(()))
-        assert "revoked" in (await state_is(r, "needs_reauth"))["reason"]
+        assert "revoked" in (await r.connection_is("needs_reauth"))["reason"]
         assert {d["state"] for d in await r.outbox.list(NUMBER)} <= {"waiting", "sending"}
         state = await keeper(r, box).state(NUMBER, "amocrm")
         assert state is not None
@@ -226,7 +220,7 @@ async def test_a_consent_that_another_daemon_took_thaws_this_ones_lanes(box: Amo
         await watch.look()
         box.oauth.revoke()
         await r.record(a_call(), Ended(()))
-        await state_is(r, "needs_reauth")
+        await r.connection_is("needs_reauth")
         assert (await consent(r, box)).ok
         await watch.look()
         assert {d["state"] for d in await r.settled()} == {"delivered"}

@@ -85,6 +85,7 @@ class Office:
 @asynccontextmanager
 async def office(db: Database, *, base_url: str = "https://pbx.example", allow: str = "127.0.0.0/8", **settings: Any) -> AsyncIterator[Office]:
     box = RetailCrmSandbox()
+    box.switches.rate_limited = False  # ours is kept; after a moment in which this machine stood still what had its place comes together
     await box.start()
     egress, vault = EgressPolicy([allow]), Vault(["k" * 40])
     adapter = RetailCrm()
@@ -209,11 +210,17 @@ async def test_an_integration_that_plain_sql_takes_away_takes_its_keys_along(hou
 
 @pytest.mark.parametrize("lost", ["done-then-silence", "500", "html-200", "truncated", "reset"])
 async def test_whatever_becomes_of_the_answer_the_crm_never_holds_a_key_that_we_do_not_know(lost: str, house: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.wiring.crm_admin.WRITE_DEADLINE_S", 0.6)
     await house.registrations.register(NUMBER, "retailcrm")
-    former = house.module["clientId"]
-    house.box.switches.fail_next.extend(["pass", lost])  # the shops are read first
-    done = await house.registrations.register(NUMBER, "retailcrm")
+    former, faults = house.module["clientId"], house.box.switches.fail_next
+    with monkeypatch.context() as patched:
+        if lost == "done-then-silence":
+            patched.setattr("daemon.wiring.crm_admin.WRITE_DEADLINE_S", 0.6)
+        for _ in range(20):  # a try for which there was no time even to ask is made again
+            faults.clear()
+            faults.extend(["pass", lost])  # the shops are read first
+            done = await house.registrations.register(NUMBER, "retailcrm")
+            if not faults:
+                break
     was_taken = house.module["clientId"] != former
     assert was_taken == (lost == "done-then-silence")
     assert await house.opens() == (True, True)

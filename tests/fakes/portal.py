@@ -14,11 +14,12 @@ from adapters.bitrix24.deliver import Bitrix24
 from adapters.http import CrmHttp
 from daemon.delivery.rate import AccountLimiter
 from daemon.model.call import Call
-from daemon.model.delivery import Delivered, Delivery, Exchange, Kind, Outcome, Planned
+from daemon.model.delivery import Delivered, Delivery, Exchange, Kind, Outcome, Planned, Retry, Throttled
 from daemon.model.signal import CallChange, Signal
 from daemon.security.egress import EgressPolicy
 from daemon.wiring.crm import GuardedSessions, _secrets_of
 from lab.crm.bitrix24 import Bitrix24Sandbox
+from tests.patience import PATIENCE_S
 from tests.rig import NUMBER
 
 TENANT = Tenant(NUMBER, "Июнь", "Europe/Minsk", "BY")
@@ -62,7 +63,7 @@ class Desk:
     def settings(self) -> Any:
         return self.adapter.settings.model_validate(self.raw)
 
-    def connection(self, deadline_s: float = 5.0) -> Connection:
+    def connection(self, deadline_s: float = PATIENCE_S) -> Connection:
         http = CrmHttp(self.sessions, self.limiter, time.monotonic() + deadline_s, _secrets_of(self.settings), exchanges=self.exchanges)
         return Connection(self.tenant, self.settings, http, self.tokens)
 
@@ -76,12 +77,18 @@ class Desk:
     def delivery(self, call: Call, item: Planned, attempt: int = 1, links: tuple[str, ...] = ()) -> Delivery:
         return Delivery(1, item.kind, call, item.payload, attempt, self.memory.get(call.id, {}), links if item.with_recordings else ())
 
-    async def send(self, *deliveries: Delivery, deadline_s: float = 5.0) -> list[Outcome]:
+    async def send(self, *deliveries: Delivery, deadline_s: float = PATIENCE_S) -> list[Outcome]:
         outcomes = list(await self.adapter.deliver(self.connection(deadline_s), deliveries))
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
             if isinstance(outcome, Delivered):
                 self.memory[delivery.call.id] = {**self.memory.get(delivery.call.id, {}), **outcome.memory}
         return outcomes
+
+    async def lost(self, delivery: Delivery) -> Outcome:
+        """What is made of an answer that never comes; a try for which there was no time even to ask is made again."""
+        while isinstance(outcome := (await self.send(delivery, deadline_s=0.3))[0], Retry | Throttled):
+            pass
+        return outcome
 
     async def tell(self, call: Call, *signals: Signal, links: tuple[str, ...] = ("http://127.0.0.1/recordings/abc.wav",), late: bool = False) -> list[Outcome]:
         """Plans a change and tells the portal of it, as a lane does."""

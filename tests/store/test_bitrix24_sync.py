@@ -21,7 +21,8 @@ from daemon.wiring.bitrix24_jobs import Bitrix24Jobs, open_bitrix24_sync
 from daemon.wiring.bitrix24_sync import Bitrix24Sync
 from lab.crm.bitrix24 import Bitrix24Sandbox
 from lab.crm.bitrix24_data import Entity
-from tests.rig import NUMBER, Rig, a_call, rig
+from tests.patience import PATIENCE_S
+from tests.rig import NUMBER, WITHIN_S, Rig, a_call, rig
 
 
 class Fast(Bitrix24):
@@ -64,17 +65,17 @@ class Both:
     async def settled(self) -> list[dict[str, Any]]:
         """Waits until nothing is due."""
         self.rig.dispatcher.wake(NUMBER, "bitrix24")
-        return await self.rig.settled(30)
+        return await self.rig.settled()
 
     async def told(self) -> None:
         """Waits until the portal's events were heard and nothing is due."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while not self.box.events.is_empty:
                 await asyncio.sleep(0.02)
         await self.settled()
 
     async def finished(self, job: str) -> dict[str, Any]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while (shown := (await self.sync.job(NUMBER, job)).shown())["state"] in ("queued", "running"):
                 await asyncio.sleep(0.05)
         return shown
@@ -222,18 +223,18 @@ async def test_both_change_the_same_field_and_the_later_one_stands(db: Database)
 
 
 @pytest.mark.parametrize("fault", ["batch-lost", "500", "truncated"])
-async def test_whatever_becomes_of_an_answer_nothing_is_made_twice(db: Database, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from daemon.model.delivery import Kind
-
-    monkeypatch.setitem(Bitrix24.policy.deadline_s, Kind.SYNC, 1.0)  # type: ignore[arg-type]
+async def test_whatever_becomes_of_an_answer_nothing_is_made_twice(db: Database, fault: str) -> None:
     async with both(db) as b:
+        b.rig.allow(deadline_s=1.0 if fault == "batch-lost" else PATIENCE_S)
         async with b.rig.db.tenant(NUMBER) as connection:
             for number in range(5):
                 await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
         b.box.switches.fail_next.extend(["pass", fault])
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while (left := await b.sync.waiting(NUMBER))["waiting"] + left["sending"] > 0:
+                if not b.box.switches.fail_next:  # it had come to that: the next try is given all the time it needs
+                    b.rig.allow(PATIENCE_S)
                 await b.rig.hurry()
                 await asyncio.sleep(0.1)
         assert sorted(entity.name for entity in b.entities("CONTACT")) == [f"Имя {number}" for number in range(5)]
@@ -259,7 +260,7 @@ async def test_a_failing_record_is_tried_three_times_then_shown_and_can_be_retri
         b.box.switches.fail_next.extend(["500"] * 3)
         await b.change(RecordType.USER, user.id, role="Мастер")
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while (await b.sync.waiting(NUMBER))["dead"] == 0:
                 await b.rig.hurry()
                 await asyncio.sleep(0.1)
@@ -289,9 +290,9 @@ async def test_calls_never_wait_for_a_sync_and_it_takes_one_request_at_a_time(db
             for number in range(130):
                 await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
-        await b.rig.until(lambda: at_work, 30)
+        await b.rig.until(lambda: at_work)
         await b.rig.live_call(a_call(id="3f2b8c4e-0000-4000-8000-000000000001"))
-        await b.rig.until(lambda: b.box.finished(), 30)  # popup and journal went while the sync is held
+        await b.rig.until(lambda: b.box.finished())  # popup and journal went while the sync is held
         assert (at_work, most) == (1, 1)
         assert (await b.sync.waiting(NUMBER))["waiting"] == 80
         may_go_on.set()
@@ -310,17 +311,24 @@ async def test_a_portal_that_was_down_is_probed_by_whatever_waits(db: Database, 
         for number in range(3):
             await b.make(RecordType.USER, name=f"Имя {number}")
             b.rig.dispatcher.wake(NUMBER, "bitrix24")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(WITHIN_S):
                 while len(b.box.switches.fail_next) > 2 - number:
                     await asyncio.sleep(0.02)
-        await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states), 30)
+        await b.rig.until(lambda: any(state == "open" for *_, state, _ in b.rig.states))
         await b.rig.at_rest()
         await b.rig.hurry()
         await b.settled()
         assert len(b.entities("CONTACT")) == 3
 
 
-async def test_long_syncs_take_everything_once_and_count_exactly(db: Database) -> None:
+async def test_long_syncs_take_everything_once_and_count_exactly(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_asked, step = asyncio.Event(), Bitrix24Jobs._step
+
+    async def held(*what: Any) -> float | None:
+        await both_asked.wait()
+        return await step(*what)
+
+    monkeypatch.setattr(Bitrix24Jobs, "_step", held)
     async with both(db) as b:
         from lab.crm.bitrix24_data import Params
 
@@ -334,6 +342,7 @@ async def test_long_syncs_take_everything_once_and_count_exactly(db: Database) -
         job = await b.sync.start(NUMBER, "to", {})
         with pytest.raises(VochidError, match="running already"):
             await b.sync.start(NUMBER, "from", {})
+        both_asked.set()
         done = await b.finished(job)
         assert (done["state"], done["total"], done["done"], done["failed"]) == ("done", 120, 120, 0)
         done = await b.finished(await b.sync.start(NUMBER, "from", {}))

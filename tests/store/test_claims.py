@@ -15,7 +15,7 @@ from daemon.delivery.verdict import Verdict
 from daemon.model.delivery import Kind
 from daemon.model.signal import Ended
 from daemon.store.pool import Database
-from tests.rig import NUMBER, Rig, a_call, rig
+from tests.rig import NUMBER, WITHIN_S, Rig, a_call, rig
 
 SETTINGS = {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}
 POLICY = replace(RetailCrm().policy, batch={Kind.JOURNAL: 3})
@@ -46,7 +46,7 @@ async def test_an_attempt_that_could_outlive_its_claim_is_not_begun(db: Database
     monkeypatch.setattr(dispatcher, "CLAIM_MARGIN_S", -1.0)
     async with rig(db, RetailCrm(), SETTINGS) as r:
         await r.record(a_call(), Ended(()))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while (found := (await r.outbox.list(NUMBER))[0])["last_error"] is None:
                 await asyncio.sleep(0.02)
     assert found["last_error"].startswith("the claim is too old")
@@ -96,7 +96,7 @@ async def test_what_another_daemon_is_just_claiming_is_not_claimed_with_it(db: D
             async with owner.transaction():  # the other daemon's claim, not committed yet
                 rows = await owner.fetch("select id from claim_due($1, 'retailcrm', 'other', '{}', '{journal}', '{3}', '{journal}', 1, 30)", NUMBER)
                 mine = asyncio.ensure_future(r.outbox.claim(NUMBER, "retailcrm", POLICY, list(Kind), 1, 30.0))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(WITHIN_S):
                     while not mine.done() and not await db.fetchval("select count(*) from pg_locks where not granted"):
                         await asyncio.sleep(0.01)
             held = [claimed.delivery.id for request in (await mine).requests for claimed in request]

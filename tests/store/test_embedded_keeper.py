@@ -15,6 +15,7 @@ import pytest
 from daemon.store.embedded import EmbeddedPostgres
 from daemon.supervisor import Supervisor
 from lab.run import short_directory
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def test_a_server_that_was_killed_is_started_again_with_what_was_committed
         keeper.serve("keep", server.keep)
         [postmaster] = [int((home / "postgresql/data/postmaster.pid").read_text().split()[0])]
         os.kill(postmaster, signal.SIGKILL)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     again = await asyncpg.connect(server.url, timeout=5)

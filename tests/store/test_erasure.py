@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
@@ -30,7 +31,7 @@ from daemon.store.pool import Database
 from daemon.store.reports import ReportRepository
 from daemon.tenants.service import Tenants
 from daemon.wiring.retention import REMOVED_DAYS, keep_enterprises
-from tests.rig import NUMBER, Rig, a_call, rig
+from tests.rig import NUMBER, WITHIN_S, Rig, a_call, rig
 
 PHONE, CORE = "+375296254070", "296254070"
 SETTINGS = {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}
@@ -235,7 +236,7 @@ async def test_every_daemon_drops_what_it_remembers_of_that_enterprises_customer
     other.on_erased(heard.append)
     running = asyncio.ensure_future(other.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while not heard:
                 await erase(db, r)
                 await asyncio.sleep(0.05)
@@ -286,7 +287,7 @@ async def test_removing_and_purging_an_enterprise_leaves_nothing_of_it(house: tu
 
 async def test_retention_is_each_enterprises_own_and_sums_of_days_outlive_it(house: tuple[Rig, asyncpg.Connection, Path], db: Database) -> None:
     r, owner, _ = house
-    at = datetime.fromtimestamp(time.time() - 100 * DAY_S, UTC)
+    at = datetime.fromtimestamp(time.time() - 100 * DAY_S, ZoneInfo("Europe/Minsk"))  # the day is the enterprise's
     old = over(id=a_call().id, started_at=at.timestamp(), answered_at=at.timestamp() + 5, ended_at=at.timestamp() + 60)
     await r.record(old, Ended(()), wake=False)
     reports = ReportRepository(db)

@@ -27,7 +27,7 @@ from daemon.store.traces import StoredTrace, TraceRepository
 from daemon.supervisor import Supervisor
 from lab.fakepbx import FakePbx
 from tests.golden.view import VIEW
-from tests.rig import NUMBER, a_call, rig
+from tests.rig import NUMBER, WITHIN_S, a_call, rig
 
 TRACE = (Path(__file__).parent.parent / "golden/inbound-answered/asterisk-22.ami").read_bytes()
 TALKING = TRACE[: TRACE.index(b"Event: HangupRequest")]
@@ -48,7 +48,7 @@ class Site:
         """Waits until the stored calls are as wanted; newest first."""
         stored: list[dict[str, Any]] = []
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(WITHIN_S):
                 while not condition(stored := (await self.calls.page(NUMBER))[0]):
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -61,7 +61,7 @@ class Site:
 
     async def asked_again(self, times: int) -> None:
         before = self.asked()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WITHIN_S):
             while self.asked() < before + times:
                 await asyncio.sleep(0.01)
 
@@ -76,7 +76,7 @@ async def site(db: Database, *, sweep_s: float, tracer: Tracer | None = None) ->
         link = Link("main", LinkTarget("127.0.0.1", pbx.port, pbx.username, pbx.secret), feed, asyncio.Semaphore(1))
         supervisor.serve("link", link.run)
         try:
-            await asyncio.wait_for(pbx.connected.wait(), 10)
+            await asyncio.wait_for(pbx.connected.wait(), WITHIN_S)
             yield Site(feed, pbx, CallRepository(db), running.recorder)
         finally:
             await supervisor.stop()
@@ -125,7 +125,7 @@ async def test_a_pbx_that_is_away_for_an_hour_leaves_no_call_open_and_its_return
 
         # The two talked on all the while: that record is closed, and what they still say begins no other.
         await one.pbx.start()
-        await asyncio.wait_for(one.pbx.connected.wait(), 10)
+        await asyncio.wait_for(one.pbx.connected.wait(), WITHIN_S)
         one.pbx.send(TRACE[len(TALKING) :])
         one.pbx.send(TRACE.replace(FIRST[:-2].encode() + b".", b"1800000000."))
         calls = await one.until("the next call is whole", lambda calls: len(calls) == 2 and calls[0]["ended_at"])
@@ -143,7 +143,7 @@ async def test_a_database_that_stands_still_holds_up_no_event(db: Database, monk
 
         monkeypatch.setattr(one.recorder, "record", stands_still)
         one.pbx.send(TALKING)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while one.feed.live_calls != 1:
                 await asyncio.sleep(0.01)
             one.pbx.send(TRACE[len(TALKING) :])
@@ -157,7 +157,7 @@ async def test_a_database_that_stands_still_holds_up_no_event(db: Database, monk
 
 async def trace_with(db: Database, call_id: str, events: int) -> StoredTrace:
     """Waits until this many raw events of a call are kept."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (found := await TraceRepository(db).get(NUMBER, call_id)) is None or len(found.chunks) < events:
             await asyncio.sleep(0.02)
     return found

@@ -19,7 +19,7 @@ from daemon.originate.states import Progress, State
 from daemon.store.calls import CallRepository
 from daemon.store.originates import OriginateRepository, OriginateRequest
 from daemon.store.pool import Database
-from tests.rig import a_call
+from tests.rig import WITHIN_S, a_call
 from tests.store.test_originates import LIMITS, asked
 
 SILENT_S = ANSWER_TIMEOUT_S + GRACE_S + 1
@@ -44,7 +44,7 @@ class Bench:
         return await self.repository.get("0367", watched.request.id)
 
     async def until(self, watched: Watched, condition: Callable[[OriginateRequest], bool]) -> OriginateRequest:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while not condition(found := await self.stored(watched)):
                 await asyncio.sleep(0.01)
         return found
@@ -95,7 +95,7 @@ async def test_a_failure_without_a_channel_is_recorded_as_a_call_and_one_with_a_
         bench.follower.responded(watched.key, event(watched, "Failure", "0"), 0.0)
     bench.follower.stored("0367", [change(heard, Result.NO_ANSWER)])
     bench.follower.move(unsent, Progress(State.FAILED, "pbx_link_down", "gone"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while not bench.recorded:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
@@ -145,7 +145,7 @@ async def test_every_end_is_a_line_of_the_log(bench: Bench, db: Database) -> Non
     await bench.until(busy, lambda found: found.state == State.ENDED)
     await bench.until(absent, lambda found: found.state == State.FAILED)
     rows: list[Any] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while len(rows) < 2:
             rows = await CallRepository(db).logs("0367", event_type="make_call")
     assert {(row["status"], row["response_data"]["code"], row["error_message"]) for row in rows} == {

@@ -17,17 +17,24 @@ from daemon.delivery.budgets import Budgets
 from daemon.model.delivery import Rate
 from daemon.nodes.asks import Asks, NoAnswer, NotTaken
 from daemon.nodes.post import MAX_BYTES, Post
+from daemon.store import leases as leases_module
 from daemon.store.leases import LeaseLost, Leases
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
-from tests.rig import NUMBER, rig
+from tests.patience import PATIENCE_S
+from tests.rig import NUMBER, WITHIN_S, rig
 
 PBXS = sorted((f"{n:04}", "main") for n in range(10))
 SETTINGS = {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}
 
 
+def daemon_called(db: Database, owner: str) -> Leases:
+    """One that lives until a test lets it die."""
+    return Leases(db, owner, ttl_s=PATIENCE_S)
+
+
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -43,7 +50,7 @@ async def expire(database_url: str, owner: str, ago_s: float = 0.001) -> None:
 
 
 async def test_daemons_share_the_pbxs_and_the_living_inherit_from_the_dead(db: Database, database_url: str) -> None:
-    one, two, three = (Leases(db, f"{name}-1") for name in ("one", "two", "three"))
+    one, two, three = (daemon_called(db, f"{name}-1") for name in ("one", "two", "three"))
     await one.beat()
     assert len(await one.take_part(PBXS)) == 10, "who is alone reads all"
     await two.beat()
@@ -71,23 +78,24 @@ async def test_daemons_share_the_pbxs_and_the_living_inherit_from_the_dead(db: D
     assert [node.owner for node in three.nodes] == ["three-1"], "who left does not come back by a beat that was late"
 
 
-async def test_nobody_takes_more_than_its_part_unless_nobody_else_does(db: Database, database_url: str) -> None:
-    one, two = Leases(db, "one-1"), Leases(db, "two-1")
+async def test_nobody_takes_more_than_its_part_unless_nobody_else_does(db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases_module, "PATIENCE_S", 400.0)
+    one, two = daemon_called(db, "one-1"), daemon_called(db, "two-1")
     await one.beat()
     await two.beat()
     assert len(await one.take_part(PBXS)) == 5
     assert len(await one.take_part(PBXS)) == 0
     assert len(await two.take_part(PBXS)) == 5
-    await expire(database_url, "two-1", 3.0)
+    await expire(database_url, "two-1", 200.0)
     await two.beat()  # it lives, and does not take them: it may not know of them
     assert len(await one.take_part(PBXS)) == 0
-    await expire(database_url, "two-1", 6.0)
+    await expire(database_url, "two-1", 600.0)
     await two.beat()
     assert len(await one.take_part(PBXS)) == 5
 
 
 async def test_many_who_take_at_once_get_each_pbx_once(db: Database) -> None:
-    daemons = [Leases(db, f"n{n}-1") for n in range(4)]
+    daemons = [daemon_called(db, f"n{n}-1") for n in range(4)]
     for daemon in daemons:
         await daemon.beat()
     taken = await asyncio.gather(*(daemon.take_part(PBXS) for daemon in daemons))
@@ -97,10 +105,11 @@ async def test_many_who_take_at_once_get_each_pbx_once(db: Database) -> None:
 
 async def test_a_lease_that_was_lost_is_noticed_and_nothing_is_written_under_it(db: Database, database_url: str) -> None:
     async with rig(db, RetailCrm(), SETTINGS, run=False) as r:
-        stale, heir, lost = r.leases, Leases(db, "heir-1"), list[bool]()
+        stale, heir, lost = r.leases, daemon_called(db, "heir-1"), list[bool]()
         stale.on_lost.append(lambda: lost.append(True))
-        await expire(database_url, "test")
-        assert await heir.take((NUMBER, "main"))
+        async with stale._beating:  # its next beat is late
+            await expire(database_url, "test")
+            assert await heir.take((NUMBER, "main"))
         trace = Trace(str(uuid.uuid4()), 1, 0, False, raw=b"", chunks=b"", changes=b"")
         for write in (lambda: r.recorder.note_seen(NUMBER, "main", "boot", time.time()), lambda: r.recorder.keep_traces(NUMBER, "main", [trace])):
             with pytest.raises(LeaseLost):
@@ -118,7 +127,7 @@ async def test_a_write_waits_for_the_lease_that_is_changing_hands_and_is_refused
             async with taker.transaction():
                 await taker.execute("update leases set owner = 'heir-1', epoch = epoch + 1")
                 writing = asyncio.ensure_future(r.recorder.note_seen(NUMBER, "main", "stale", time.time()))
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(WITHIN_S):
                     while not await db.fetchval("select count(*) from pg_locks where not granted"):
                         await asyncio.sleep(0.01)
             with pytest.raises(LeaseLost):
@@ -139,7 +148,7 @@ async def two_posts(db: Database) -> AsyncIterator[tuple[Post, Post]]:
         supervisor.serve(f"out {number}", post.send)
     try:
         for post in posts:
-            await asyncio.wait_for(post.connected.wait(), 30)
+            await asyncio.wait_for(post.connected.wait(), WITHIN_S)
         yield posts
     finally:
         await supervisor.stop()
@@ -168,7 +177,7 @@ async def test_what_is_said_is_heard_by_the_others_or_by_whom_it_is_for_and_surv
 async def test_what_is_to_be_done_is_done_once_by_whom_it_is_for_or_surely_not(db: Database) -> None:
     done: list[str] = []
     async with two_posts(db) as (one, two):
-        asks, other = Asks(db, one, taken_within_s=1.0), Asks(db, two)
+        asks, other = Asks(db, one, taken_within_s=PATIENCE_S), Asks(db, two)
         may_end = asyncio.Event()
 
         async def do(body: object) -> dict[str, str]:
@@ -182,13 +191,16 @@ async def test_what_is_to_be_done_is_done_once_by_whom_it_is_for_or_surely_not(d
 
         other.do("thing", do)
         other.do("slow", do_slowly)
-        assert await asks.have_done("two-1", "thing", {"n": 1}, 30.0) == {"did": "it"}
+        assert await asks.have_done("two-1", "thing", {"n": 1}, PATIENCE_S) == {"did": "it"}
+        slow = asyncio.ensure_future(asks.have_done("two-1", "slow", {}, 0.5))
+        with pytest.raises(NoAnswer):
+            await slow
+        await until(lambda: "slowly" in done)
+        may_end.set()
+        asks._taken_within_s = 0.5
         for kind, to in (("thing", "nobody-1"), ("unknown", "two-1")):
             with pytest.raises(NotTaken):
-                await asks.have_done(to, kind, {}, 30.0)
-        with pytest.raises(NoAnswer):
-            await asks.have_done("two-1", "slow", {}, 0.5)
-        may_end.set()
+                await asks.have_done(to, kind, {}, PATIENCE_S)
         assert done == ["{'n': 1}", "slowly"]
         await asks.stop()
         await other.stop()
@@ -214,7 +226,7 @@ async def test_an_ask_is_taken_once_and_not_after_its_time_nor_after_it_was_take
 
 
 async def shares(db: Database, owner: str, **wants: float) -> dict[str, float]:
-    return {row["account"]: row["part"] for row in await db.fetch("select * from share_budgets($1, 7, $2)", owner, wants)}
+    return {row["account"]: row["part"] for row in await db.fetch("select * from share_budgets($1, $2, $3)", owner, PATIENCE_S, wants)}
 
 
 async def test_the_parts_of_an_account_are_never_more_than_the_whole_and_everybody_comes_to_its_even_part(db: Database, database_url: str) -> None:
@@ -239,7 +251,10 @@ async def test_the_parts_of_an_account_are_never_more_than_the_whole_and_everybo
         await connection.close()
 
 
-async def test_two_daemons_divide_an_account_and_the_one_that_is_left_has_all_of_it_again(db: Database) -> None:
+async def test_two_daemons_divide_an_account_and_the_one_that_is_left_has_all_of_it_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.delivery.budgets.TTL_S", PATIENCE_S)
+    monkeypatch.setattr("daemon.delivery.rate.WANTS_OVER_S", PATIENCE_S)
+    monkeypatch.setattr("daemon.delivery.rate.IDLE_S", PATIENCE_S)
     living = [1]
     one, two = (Budgets(db, owner, lambda: living[0]) for owner in ("one", "two"))
     rates = {"all": Rate(40, 1.0)}
@@ -250,7 +265,7 @@ async def test_two_daemons_divide_an_account_and_the_one_that_is_left_has_all_of
     assert one.share("crm") == 0.125, "until the rest is divided"
     theirs = two.limiter("crm", rates)
     assert two.share("crm") == 0.125
-    for _ in range(300):
+    for _ in range(5_000):  # of the 40 a second for as long as what is wanted is seen in
         mine.reserve("all", time.monotonic())
         theirs.reserve("all", time.monotonic())
     for each in (one, two, one, two):
@@ -266,11 +281,11 @@ async def test_a_pause_is_told_to_the_others(db: Database) -> None:
     one, two = Budgets(db, "one", say_pause=lambda account, bucket, _: said.append((account, bucket))), Budgets(db, "two")
     rates = {"record": Rate(40, 1.0), "popup": Rate(40, 1.0)}
     theirs = two.limiter("crm", rates)
-    one.limiter("crm", rates).pause("record", time.monotonic() + 60)
+    one.limiter("crm", rates).pause("record", time.monotonic() + 3_600)
     assert said == [("crm", "record")]
-    two.pause("crm", "record", 60.0)
-    two.pause("crm", "nonsense", 60.0)
-    two.pause("nobody", "record", 60.0)
+    two.pause("crm", "record", 3_600.0)
+    two.pause("crm", "nonsense", 3_600.0)
+    two.pause("nobody", "record", 3_600.0)
     now = time.monotonic()
-    assert theirs.reserve("record", now) > 59
+    assert theirs.reserve("record", now) > 3_000
     assert theirs.reserve("popup", now) == 0

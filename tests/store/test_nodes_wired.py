@@ -21,8 +21,9 @@ from daemon.supervisor import Supervisor
 from daemon.wiring.elsewhere import Everywhere
 from daemon.wiring.nodes import Nodes
 from daemon.wiring.presence import PbxPresence
-from tests.rig import NUMBER, a_call, rig
-from tests.store.test_nodes import SETTINGS, until
+from tests.patience import PATIENCE_S
+from tests.rig import NUMBER, WITHIN_S, a_call, rig
+from tests.store.test_nodes import SETTINGS, daemon_called, until
 
 
 @dataclass
@@ -56,13 +57,13 @@ class Side:
 async def sides(db: Database) -> AsyncIterator[tuple[Side, Side]]:
     running, built = list[Supervisor](), list[Side]()
     for name in ("one", "two"):
-        leases, live, heeded = Leases(db, f"{name}-1"), Live(), Heeded()
+        leases, live, heeded = daemon_called(db, f"{name}-1"), Live(), Heeded()
         nodes = Nodes(db, leases, live)
         built.append(Side(leases, live, nodes, heeded, Everywhere(nodes, heeded, heeded)))  # type: ignore[arg-type]
         running.append(Supervisor(name))
         nodes.serve(running[-1])
     for side in built:
-        await asyncio.wait_for(side.nodes.post.connected.wait(), 30)
+        await asyncio.wait_for(side.nodes.post.connected.wait(), WITHIN_S)
     for side in built:
         await side.nodes.join()
     try:
@@ -83,17 +84,17 @@ async def test_what_changes_on_one_daemon_is_shown_to_who_watches_through_the_ot
         with two.live.watch(NUMBER) as queue:
             await until(lambda: one.live.has_watchers(NUMBER))
             one.live.tell(NUMBER, "pbx", {"id": "main", "state": "up"})
-            news = await asyncio.wait_for(queue.get(), 30)
+            news = await asyncio.wait_for(queue.get(), WITHIN_S)
             assert news is not None
             assert (news.topic, news.data) == ("pbx", {"id": "main", "state": "up"})
             one.live.tell(NUMBER, "call", {"id": "00000000-0000-0000-0000-000000000000"})  # it is gone meanwhile
             one.live.tell(NUMBER, "call", {**call.to_json(), "result": "what is told is read again"})
-            news = await asyncio.wait_for(queue.get(), 30)
+            news = await asyncio.wait_for(queue.get(), WITHIN_S)
             assert news is not None
             assert (news.topic, news.data["id"], news.data["result"]) == ("call", call.id, "answered")
             assert len(news.data["legs"]) == 1
             two.live.close()
-            assert await asyncio.wait_for(queue.get(), 30) is None
+            assert await asyncio.wait_for(queue.get(), WITHIN_S) is None
         await until(lambda: not one.live.has_watchers(NUMBER))
 
 
@@ -135,7 +136,9 @@ class _Read:
         return self._elsewhere
 
 
-async def test_phones_are_known_wherever_their_pbx_is_read_and_not_waited_for_when_nobody_tells(db: Database) -> None:
+async def test_phones_are_known_wherever_their_pbx_is_read_and_not_waited_for_when_nobody_tells(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for deadline in ("DEVICES_WITHIN_S", "CHANNEL_WITHIN_S"):
+        monkeypatch.setattr(f"daemon.wiring.presence.{deadline}", PATIENCE_S)
     async with sides(db) as (one, two):
         watch = DeviceWatch("main", "inoffice")
         devices: Devices = watch.devices
@@ -144,12 +147,13 @@ async def test_phones_are_known_wherever_their_pbx_is_read_and_not_waited_for_wh
         devices.feed(_Event("Newchannel", {"Channel": "PJSIP/151-2", "Uniqueid": "8.2", "Linkedid": "8.0", "ChannelState": "5"}))
         PbxPresence({(NUMBER, "main"): watch}, _Read(one, set()))
         far = PbxPresence({}, _Read(two, {"main"}))
-        around = await far.at(NUMBER, "", "", "150", 30.0)
+        around = await far.at(NUMBER, "", "", "150", PATIENCE_S)
         assert (around.conversation, around.state("150"), around.was_tried("150")) == (None, DeviceState.FREE, False)
-        around = await far.at(NUMBER, "PJSIP/provider-1", "", "151", 30.0)
+        around = await far.at(NUMBER, "PJSIP/provider-1", "", "151", PATIENCE_S)
         assert (around.conversation, around.state("151"), around.was_tried("151")) == ("8.0", DeviceState.RINGING, True)
         assert await far.states(NUMBER, ["150", "151", "199"]) == {"150": DeviceState.FREE, "151": DeviceState.RINGING, "199": DeviceState.UNKNOWN}
         assert await far.pbx_with(NUMBER, "PJSIP/provider-1") == "main"
+        monkeypatch.setattr("daemon.wiring.presence.CHANNEL_WITHIN_S", 0.05)
         assert await far.pbx_with(NUMBER, "PJSIP/provider-9") is None
         assert (await far.at("0400", "", "", "150", 0.05)).state("150") is DeviceState.UNKNOWN, "nobody tells: after a moment it is not known"
         assert (await far.at(NUMBER, "", "", "150", -1.0)).state("150") is DeviceState.UNKNOWN, "there is no time to ask"

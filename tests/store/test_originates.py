@@ -17,7 +17,7 @@ from daemon.store.pool import Database
 from daemon.store.user_statuses import UserStatuses
 
 LIMITS: dict[str, Any] = {
-    "per_extension_per_minute": 5, "concurrent": 7, "per_day": 9, "same_click_s": 10, "open_s": 14_400, "refusals_per_minute": 3,
+    "per_extension_per_minute": 5, "concurrent": 7, "per_day": 9, "same_click_s": 600, "open_s": 14_400, "refusals_per_minute": 3,
     "day_began": datetime.now(UTC).replace(hour=0, minute=0, second=0).isoformat(), "words": {"per_day": "no more today"},
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ async def test_the_same_click_and_the_same_key_give_the_same_request(db: Databas
     assert (await repository.reserve("0367", asked("152", "+375296254071", idempotency_key="k"), LIMITS)).id == keyed.id
     assert (await repository.reserve("0400", asked("152", "+375296254071", idempotency_key="k"), LIMITS)).id != keyed.id
     async with db.tenant("0367") as connection:
-        await connection.execute("update originate_requests set created_at = created_at - interval '11 seconds'")
+        await connection.execute("update originate_requests set created_at = created_at - interval '601 seconds'")
     assert (await repository.reserve("0367", asked("150", "+375296254070"), LIMITS)).id != first.id
     assert (await repository.reserve("0367", asked("151", "+375296254072", idempotency_key="k"), LIMITS)).id == keyed.id
 

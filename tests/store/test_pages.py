@@ -31,7 +31,7 @@ async def insert(db: Database, *calls: Any) -> None:
     async with db.tenant(calls[0].enterprise) as connection:
         for call in calls:
             assert call.enterprise == calls[0].enterprise
-            await connection.execute("insert into leases values ($1, 'main', 'test', 1, now() + interval '1 minute') on conflict do nothing", call.enterprise)
+            await connection.execute("insert into leases values ($1, 'main', 'test', 1, now() + interval '1 hour') on conflict do nothing", call.enterprise)
             await connection.fetch("select record_changes($1, 'main', 'test', 1, $2, '[]')", call.enterprise, [call.to_json()])
 
 

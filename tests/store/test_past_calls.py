@@ -14,7 +14,7 @@ from daemon.store.decisions import DecisionLog
 from daemon.store.past_calls import LOOKED_BACK_DAYS, PastCalls
 from daemon.store.pool import Database
 from daemon.supervisor import Supervisor
-from tests.rig import NUMBER, a_call, rig
+from tests.rig import NUMBER, WITHIN_S, a_call, rig
 
 SETTINGS = {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}
 CUSTOMER = "+375296254070"
@@ -59,7 +59,7 @@ async def test_decisions_are_written_together_by_enterprise_and_what_cannot_be_s
         log.note(NUMBER, "lookup", "smart_redirect", {"phone": CUSTOMER}, {"status": "timeout"}, "retailcrm: no answer in time")
         supervisor.serve("log", log.run)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN_S):
                 while len(rows := await CallRepository(db).logs(NUMBER, event_type="smart_redirect")) < 2:
                     await asyncio.sleep(0.05)
         finally:

@@ -78,12 +78,12 @@ async def test_the_journal_waits_for_a_file_that_grows_and_takes_the_largest_of_
     (waiting,) = await on.rig.outbox.list(NUMBER)
     assert (waiting["state"], waiting["payload"]) == ("waiting", {})
     (on.spool / "b.wav").write_bytes(SOUND * 2)
-    await on.rig.settled(20)
+    await on.rig.settled()
     (entry,) = on.crm.journal.values()
     link = entry["recordUrl"].removeprefix("https://vochid.example.by/recordings/")
     found = await on.room.find(link)
     assert found.parts == ("b.wav",)
-    assert found.claims.expires_at == pytest.approx(call.ended_at + 365 * 86_400, abs=2)
+    assert found.claims.expires_at == pytest.approx(call.ended_at + 365 * 86_400, abs=60)
 
 
 async def test_a_journal_whose_recording_never_comes_goes_after_its_time(on: Studio) -> None:
@@ -106,7 +106,7 @@ async def test_a_name_that_comes_later_is_stored_and_told_without_a_popup(on: St
     (on.spool / "late.wav").write_bytes(SOUND)
     assert await on.room.attach(NUMBER, call.id, "/m/late.wav")
     assert not await on.room.attach(NUMBER, call.id, "/m/late.wav")
-    told = await on.rig.settled(20)
+    told = await on.rig.settled()
     assert [(d["kind"], d["state"]) for d in told] == [("journal", "delivered"), ("recording", "delivered")]
     assert on.crm.duplicates == 1  # the same entry again, now with the link
     (logged,) = await CallRepository(on.rig.db).logs(NUMBER, event_type="recording")
@@ -135,7 +135,7 @@ async def test_links_end_with_their_epoch_their_retention_and_their_place_in_the
     fresh, past = a_call(recordings=("/m/a.wav",), started_at=time.time() - 60, ended_at=time.time() - 40), a_call(recordings=("/m/a.wav",), started_at=old)
     for call in (fresh, past):
         await on.rig.record(call)
-    link = lambda call, index=0: on.room.links.link(NUMBER, call.id, index, 60).removeprefix("/recordings/")  # noqa: E731
+    link = lambda call, index=0: on.room.links.link(NUMBER, call.id, index, 3_600).removeprefix("/recordings/")  # noqa: E731
     good = link(fresh)
     assert (await on.room.find(good)).parts == ("a.wav",)
     for bad in (link(past), link(fresh, 1), "nonsense"):
@@ -166,12 +166,11 @@ async def test_a_directory_that_cannot_be_read_says_busy_and_closes_what_it_open
     call = a_call(recordings=("/m/a.wav",), started_at=time.time() - 90, ended_at=time.time() - 60)
     await on.rig.record(call)
     (on.spool / "a.wav").write_bytes(SOUND)
-    found = await on.room.find(on.room.links.link(NUMBER, call.id, 0, 60).removeprefix("/recordings/"))
-    before = len(os.listdir("/proc/self/fd"))
+    found = await on.room.find(on.room.links.link(NUMBER, call.id, 0, 3_600).removeprefix("/recordings/"))
     for _ in range(5):
         async with on.room.opened(found) as file:
             assert file is not None
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not [fd for fd in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{fd}").startswith(str(on.spool))]
     on.spool.rename(on.spool.with_name("away"))
     with pytest.raises(Busy):
         async with on.room.opened(found):

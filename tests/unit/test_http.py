@@ -18,6 +18,7 @@ from daemon.model.delivery import Rate
 from daemon.security.egress import EgressPolicy
 from daemon.wiring.crm import GuardedSessions
 from tests.fakes.aioresponses_compat import Response
+from tests.patience import PATIENCE_S
 
 URL = "https://crm.example/api"
 
@@ -29,7 +30,7 @@ async def sessions() -> AsyncIterator[GuardedSessions]:
     await guarded.close()
 
 
-def http(sessions: GuardedSessions, *, seconds: float = 2.0, rate: int = 100, mask: tuple[str, ...] = (), observe: bool = False) -> CrmHttp:
+def http(sessions: GuardedSessions, *, seconds: float = PATIENCE_S, rate: int = 100, mask: tuple[str, ...] = (), observe: bool = False) -> CrmHttp:
     return CrmHttp(sessions, AccountLimiter({"all": Rate(rate, 1.0)}), time.monotonic() + seconds, mask, observe)
 
 
@@ -106,14 +107,24 @@ async def test_a_name_that_was_public_a_moment_ago_is_refused_when_it_leads_else
 
 
 async def test_over_the_limit_nothing_is_sent_and_the_place_is_given_back(sessions: GuardedSessions) -> None:
-    limiter = AccountLimiter({"all": Rate(1, 60.0)})
+    limiter = AccountLimiter({"all": Rate(1, 3_600.0)})
     with aioresponses() as crm:
         crm.get(URL, status=200, body="{}", repeat=True, response_class=Response)
-        await CrmHttp(sessions, limiter, time.monotonic() + 1).request("GET", URL, bucket="all")
+        await CrmHttp(sessions, limiter, time.monotonic() + PATIENCE_S).request("GET", URL, bucket="all")
         for _ in range(2):
             with pytest.raises(OverLimit) as caught:
-                await CrmHttp(sessions, limiter, time.monotonic() + 1).request("GET", URL, bucket="all")
-            assert 50 < caught.value.after_s < 61
+                await CrmHttp(sessions, limiter, time.monotonic() + PATIENCE_S).request("GET", URL, bucket="all")
+            assert 3_000 < caught.value.after_s < 3_601
+
+
+async def test_a_request_leaves_no_sooner_than_its_place(sessions: GuardedSessions) -> None:
+    limiter = AccountLimiter({"all": Rate(1, 0.3)})
+    with aioresponses() as crm:
+        crm.get(URL, status=200, body="{}", repeat=True, response_class=Response)
+        began = time.monotonic()
+        for _ in range(2):
+            await CrmHttp(sessions, limiter, began + PATIENCE_S).request("GET", URL, bucket="all")
+        assert time.monotonic() - began >= 0.3
 
 
 async def test_mode_observe_writes_down_and_sends_nothing(sessions: GuardedSessions) -> None:
