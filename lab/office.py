@@ -90,10 +90,20 @@ noload = app_festival.so
 
 
 def free_port(kind: int = socket.SOCK_STREAM, *, near: int = 0) -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", near))
-        return int(probe.getsockname()[1])
+    """A port on loopback that was free a moment ago, `near` itself when that is given.
+
+    Below those that systems give to connections: what is ended and started again must find its port free.
+    """
+    while True:
+        port = near or secrets.randbelow(17_000) + 15_000
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                if near:
+                    raise
+                continue
+            return port
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Protocol, assert_never, cast, runtime_checkable
 import structlog
 
 from daemon.ami.actions import Action, Logoff
+from daemon.ami.pace import Pace
 from daemon.ami.reconnect import STABLE_AFTER_S, lost_delay_s, refused_delay_s
 from daemon.ami.session import (
     ACTION_DEADLINE_S,
@@ -42,7 +43,7 @@ from daemon.ami.wire import Frame, Skipped
 
 CONNECT_DEADLINE_S = 8.0
 MIN_TICK_S = 0.01
-TURN_BYTES = 16 * 1024  # read from one PBX between two turns of the event loop: one that floods must not hold up what others wait for
+TURN_BYTES = 4 * 1024  # read from one PBX between two turns of the event loop: one that floods must not hold up what others wait for
 USER_TIMEOUT_MS = 20_000
 
 log = structlog.get_logger()
@@ -137,7 +138,9 @@ class _Protocol(asyncio.Protocol):
         self.waiters: dict[str, asyncio.Future[Answer]] = {}
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.verdict: Output | None = None
-        self._rest = b""  # read from the socket and not heard yet; reading is paused as long as there is any
+        self._pace = Pace(time.monotonic())
+        self._rest = b""  # read from the socket and not heard yet
+        self._next_turn: asyncio.Handle | None = None  # while there is one, reading is paused
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is none by inheritance
@@ -148,24 +151,33 @@ class _Protocol(asyncio.Protocol):
         self.look_at_clock()
 
     def data_received(self, data: bytes) -> None:
-        if self._rest:
+        if self._next_turn is None:
+            self._take(data)
+        else:  # it was on its way when reading was paused
             self._rest += data
-            return
-        self._hear(data[:TURN_BYTES])
-        if len(data) > TURN_BYTES and self._transport is not None and not self._transport.is_closing():
-            self._rest = data[TURN_BYTES:]
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._hear_on)
 
-    def _hear_on(self) -> None:
-        """The next piece of what was read, a piece per turn."""
+    def _take(self, data: bytes) -> None:
+        """Hears a piece. What is left, here and in the socket, has its turn with the loop's next round; when the PBX floods, only after a rest."""
+        began = time.monotonic()
+        self._hear(data[:TURN_BYTES])
+        now = time.monotonic()
+        rest_s = self._pace.rest_s(now - began, now)
+        self._rest = data[TURN_BYTES:]
+        if (not self._rest and not rest_s) or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.pause_reading()
+        loop = asyncio.get_running_loop()
+        self._next_turn = loop.call_later(rest_s, self._go_on) if rest_s else loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The next turn."""
+        self._next_turn = None
         if self._transport is None or self._transport.is_closing():
             return
-        piece, self._rest = self._rest[:TURN_BYTES], self._rest[TURN_BYTES:]
-        self._hear(piece)
-        if self._rest:
-            asyncio.get_running_loop().call_soon(self._hear_on)
-        elif not self._transport.is_closing():
+        data, self._rest = self._rest, b""
+        if data:
+            self._take(data)
+        if self._next_turn is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _hear(self, data: bytes) -> None:
@@ -178,6 +190,8 @@ class _Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._clock is not None:
             self._clock.cancel()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
         rest, self._rest = self._rest, b""
         if rest and self.verdict is None:  # it had arrived
             self._hear(rest)

@@ -27,7 +27,7 @@ from daemon.calls.correlator import Correlator
 from daemon.calls.recorder import Recorder
 from daemon.calls.resync import Left, astray, judge, sort_out
 from daemon.calls.snapshot import Snapshot, events_of, is_heard_of, read_channels, read_snapshot
-from daemon.calls.tracer import Part, Trace, Tracer, pack
+from daemon.calls.tracer import MAX_INBOX, Part, Trace, Tracer, pack
 from daemon.calls.view import PbxView
 from daemon.model.phone import masked
 from daemon.model.signal import CallChange
@@ -37,6 +37,9 @@ from daemon.telemetry import metrics
 
 TICK_S = 0.5
 TRACE_S = 2.0
+TOLD_OF_CALLS = b"niqueid: "  # Uniqueid, DestUniqueid, BridgeUniqueid, …: what has none belongs to no call's story
+SORTED_AT_ONCE = 500  # events of traces; the loop does what else there is in between
+SORT_REST_S = 0.01
 MAX_UNSTORED_BYTES = 4 * 1024 * 1024  # of traces, packed, while the database is away
 QUIET_S = 0.03  # how long a change that nobody is told of may wait for company
 STOP_DEADLINE_S = 5.0
@@ -150,7 +153,7 @@ class PbxFeed:
         at = self._now()  # not the link's: a clock that is set in mid-call must not stretch it
         if (watcher := self._watchers.get(frame.event)) is not None:
             watcher((self._model.view.enterprise, self._model.view.pbx), frame, at)
-        if self._tracer is not None:
+        if self._tracer is not None and TOLD_OF_CALLS in frame.raw:
             if not self._tracer.inbox:
                 self._heard.set()
             self._tracer.inbox.append((frame, at))
@@ -294,6 +297,10 @@ class PbxFeed:
         if self._tracer is None:
             return
         is_away = bool(self._unstored)
+        for _ in range(MAX_INBOX // SORTED_AT_ONCE):
+            if not self._tracer.sort(SORTED_AT_ONCE):
+                break
+            await asyncio.sleep(SORT_REST_S)
         self._unpacked += self._tracer.parts(self._now(), last=last)
         if self._unpacked:
             parts = list(self._unpacked)

@@ -118,10 +118,15 @@ class Tracer:
                 story.said += 1
                 story.changes.append(change)
 
+    def sort(self, most: int) -> bool:
+        """Sorts so many events that came; gives whether there are more."""
+        for _ in range(min(most, len(self.inbox))):
+            self._sort_in(*self.inbox.popleft())
+        return bool(self.inbox)
+
     def parts(self, now: float, *, last: bool = False) -> list[Part]:
         """Sorts what came; gives what is new of every call that runs, and of those that ended RIPE_AFTER_S ago (or, with `last`, of all that ended)."""
-        while self.inbox:
-            self._sort_in(*self.inbox.popleft())
+        self.sort(len(self.inbox))
         found = []
         for call_id in list(self._due):
             story = self._stories[call_id]

@@ -12,7 +12,7 @@ from daemon.tenants.service import Tenancy
 
 AT_ONCE = 2_000  # rows of a kind in one transaction: what works beside it waits for no more
 ROUNDS = 50  # the rest goes with the next hour
-REMOVED_DAYS = 365  # calls of enterprises that are gone, for their documents cannot say it
+REMOVED_DAYS = 365  # calls and tickets of enterprises that are gone, for their documents cannot say it
 
 log = structlog.get_logger()
 
@@ -26,9 +26,9 @@ async def keep_enterprises(db: Database, enterprises: Mapping[str, Tenancy]) -> 
         if any(days):
             gone += await _keep(db, number, days)
     for _ in range(ROUNDS):
-        went = int(await db.fetchval("select keep_removed($1, $2)", REMOVED_DAYS, AT_ONCE))
-        gone["calls of removed enterprises"] += went
-        if went < AT_ONCE:
+        rows = await db.fetch("select * from keep_removed($1, $2)", REMOVED_DAYS, AT_ONCE)
+        gone.update({f"{row['what']} of removed enterprises": row["gone"] for row in rows})
+        if all(row["gone"] < AT_ONCE for row in rows):
             break
     if gone := +gone:
         log.info("past their time", **{what.replace(" ", "_"): count for what, count in gone.items()})

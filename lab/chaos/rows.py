@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lab.cable import Cable, Trouble
+from lab.chaos import neighbours
 from lab.chaos.account import Account
 from lab.chaos.crms import AmoCrm, Bitrix24, Crm, RetailCrm, Tickets
-from lab.chaos.world import Shop, World, world
+from lab.chaos.world import World, world
 
 RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second can be told
 
@@ -222,57 +223,22 @@ async def reboots(row: Row, size: Size) -> None:
 
 
 async def flood(row: Row, size: Size) -> None:
-    """50,000 events a second of one PBX for ten seconds, and a frame of 10 MB without an end; another enterprise's popups meanwhile."""
+    """50,000 events a second of one PBX, and a frame of 10 MB without an end; another enterprise's popups meanwhile."""
     async with world([[RetailCrm()], [RetailCrm()]]) as place:
         noisy, quiet = place.shops
-        calm = await popups(place, quiet, 4.0 + 6 * size.scale, size.seed)
         row.tries()
-        noise = asyncio.create_task(_noise(noisy, 50_000, max(2.0, 10.0 * size.scale)))
-        loud = await popups(place, quiet, max(2.0, 10.0 * size.scale), size.seed + 1)
-        sent, seconds = await noise
+        sent: list[tuple[int, float]] = []
+        found = await neighbours.compare(place, quiet, lambda: neighbours.flood(noisy, 50_000, sent), max(2.0, 6.0 * size.scale), max(2, round(6 * size.scale)))
         row.survived += 1
+        taken = sum(count for count, _ in sent) / sum(seconds for _, seconds in sent)
+        row.notes.append(f"of 50,000 events/s {taken:,.0f} were read; another enterprise's popups: {found}")
         row.tries()
         noisy.pbx.send(b"Event: Huge\r\nX: " + b"x" * 10_000_000)
         noisy.pbx.send(b"\r\n\r\n")
-        await popups(place, noisy, 2.0, size.seed + 2)
+        await neighbours.popups(place, noisy, 2.0)
         row.survived += 1
-        row.notes.append(f"{sent / seconds:,.0f} events/s sent for {seconds:.0f} s; the other's popups: {spread(calm)} before, {spread(loud)} during")
-        for shop in place.shops:
-            shop.blind.append((0, time.time()))
+        noisy.blind.append((0, time.time()))
         await accounted(row, place)
-
-
-async def _noise(shop: Shop, rate: int, seconds: float) -> tuple[int, float]:
-    """Device states, as a busy PBX with a broken endpoint repeats them."""
-    event = b"Event: DeviceStateChange\r\nPrivilege: call,all\r\nDevice: PJSIP/150\r\nState: INUSE\r\n\r\n"
-    started, sent = time.monotonic(), 0
-    while (passed := time.monotonic() - started) < seconds:
-        due = int(passed * rate) - sent
-        if due > 0:
-            shop.pbx.send(event * due)
-            sent += due
-            for writer in list(shop.pbx._writers):
-                await writer.drain()
-        await asyncio.sleep(0.005)
-    return sent, time.monotonic() - started
-
-
-async def popups(place: World, shop: Shop, seconds: float, seed: int) -> list[float]:
-    """Latencies in ms from the PBX's socket to the CRM's, of calls made one after the other for so long."""
-    crm = shop.crms[0]
-    assert isinstance(crm, RetailCrm)
-    until, latencies = time.monotonic() + seconds, []
-    while time.monotonic() < until:
-        made = await shop.pbx.call("inbound-answered", speed=8.0)
-        await place.until(lambda made=made: made.phone in crm.told().story, 60, "its popup came")
-        latencies += [(event.at - made.began) * 1000 for event in crm.box.events if event.data["phone"].endswith(made.phone[1:]) and event.data["type"] == "in"]
-    return sorted(latencies)
-
-
-def spread(latencies: list[float]) -> str:
-    if not latencies:
-        return "none"
-    return f"p50 {latencies[len(latencies) // 2]:.1f} ms, p95 {latencies[int(len(latencies) * 0.95)]:.1f} ms ({len(latencies)})"
 
 
 # -- F13 ------------------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,14 @@ class World:
             if time.monotonic() > until:
                 raise RuntimeError(f"not within {timeout_s:.0f} s: {says}; the log ends: {self.daemon.log.read_text(errors='replace')[-2000:]}")
             await asyncio.sleep(0.02)
+
+    async def until_true(self, condition: Callable[[], Awaitable[bool]], timeout_s: float, says: str) -> None:
+        """As `until`, for what has to be asked."""
+        until = time.monotonic() + timeout_s
+        while not await condition():
+            if time.monotonic() > until:
+                raise RuntimeError(f"not within {timeout_s:.0f} s: {says}")
+            await asyncio.sleep(0.1)
 
     @asynccontextmanager
     async def blind(self, *shops: Shop) -> AsyncIterator[None]:

@@ -30,6 +30,7 @@ from daemon.store.missed import MissedRepository
 from daemon.store.pool import Database
 from daemon.store.reports import ReportRepository
 from daemon.tenants.service import Tenants
+from daemon.wiring import retention
 from daemon.wiring.retention import REMOVED_DAYS, keep_enterprises
 from tests.rig import NUMBER, WITHIN_S, Rig, a_call, rig
 
@@ -310,12 +311,27 @@ async def test_retention_is_each_enterprises_own_and_sums_of_days_outlive_it(hou
     assert not await keep_enterprises(db, r.tenants.all())
 
 
-async def test_calls_of_removed_enterprises_go_after_a_year(house: tuple[Rig, asyncpg.Connection, Path], db: Database) -> None:
+async def test_calls_and_tickets_of_removed_enterprises_go_after_a_year_in_bounded_pieces(
+    house: tuple[Rig, asyncpg.Connection, Path], db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     r, owner, _ = house
     at = datetime.fromtimestamp(time.time() - (REMOVED_DAYS + 1) * DAY_S, UTC)
     kept = await owner.fetchval("select count(*) from calls")
     await r.record(over(id=a_call().id, started_at=at.timestamp(), ended_at=at.timestamp() + 60), Ended(()), wake=False)
+    await owner.execute("update support_tickets set updated_at = $1", at)
     assert not await keep_enterprises(db, r.tenants.all())
     await r.tenants.remove(NUMBER)
-    assert await keep_enterprises(db, r.tenants.all()) == {"calls of removed enterprises": 1}
+    sizes = []
+    fetch = db.fetch
+
+    async def noted(statement: str, *values: object) -> list[asyncpg.Record]:
+        rows = await fetch(statement, *values)
+        sizes.extend(row["gone"] for row in rows)
+        return rows
+
+    monkeypatch.setattr(db, "fetch", noted)
+    monkeypatch.setattr(retention, "AT_ONCE", 1)
+    assert await keep_enterprises(db, r.tenants.all()) == {"calls of removed enterprises": 1, "tickets of removed enterprises": 2}
+    assert max(sizes) == 1
     assert await owner.fetchval("select count(*) from calls") == kept
+    assert await owner.fetchval("select count(*) from support_tickets") == 0

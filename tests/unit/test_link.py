@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from daemon.ami import link as link_module
 from daemon.ami.actions import CoreShowChannels, CoreStatus, Ping
 from daemon.ami.fleet import Fleet
 from daemon.ami.link import ActionTimeout, Link, LinkDown, LinkState, LinkStatus, LinkTarget
+from daemon.ami.pace import BURST_S, SHARE
 from daemon.ami.reconnect import lost_delay_s, refused_delay_s
 from daemon.ami.session import RefusedFor
 from daemon.ami.wire import Frame, Skipped
@@ -31,12 +33,15 @@ class Handler:
         self.downs: list[str] = []
         self.ready = asyncio.Event()
         self.fails = False
+        self.takes_s = 0.0
 
     def on_ready(self, link: Link) -> None:
         self.ready.set()
 
     def on_event(self, frame: Frame, at: float) -> None:
         self.events.append(frame)
+        if self.takes_s:
+            time.sleep(self.takes_s)
         if self.fails:
             raise RuntimeError("a bug in a handler")
 
@@ -169,6 +174,30 @@ async def test_a_pbx_that_floods_is_heard_a_piece_per_turn_of_the_loop_and_wholl
         assert [frame.get("N") for frame in handler.events] == [str(n) for n in range(count)]
         assert turns >= len(flood) // link_module.TURN_BYTES - 1
         assert most <= 2 * link_module.TURN_BYTES // len(b"Event: Flood\r\nN: 0\r\n\r\n")
+
+
+async def test_a_pbx_that_floods_leaves_the_loop_to_the_others_and_is_heard_all_the_same() -> None:
+    pbx, stop = FakePbx(), asyncio.Event()
+
+    async def flood() -> None:
+        while not stop.is_set():
+            pbx.send((b"Event: Flood\r\nN: " + b"1" * 1_000 + b"\r\n\r\n") * 100)
+            for writer in list(pbx.connections):
+                await writer.drain()
+            await asyncio.sleep(0)
+
+    async with linked(pbx) as (link, handler):
+        handler.takes_s = 0.0005
+        flooding = asyncio.create_task(flood())
+        await until(lambda: len(handler.events) * handler.takes_s > 2 * BURST_S, 60)
+        began, before = time.monotonic(), len(handler.events)
+        await until(lambda: len(handler.events) > before + 200, 60)
+        worked_s = (len(handler.events) - before) * handler.takes_s
+        assert worked_s < 2 * SHARE * (time.monotonic() - began) + BURST_S / 10
+        stop.set()
+        pbx.drop()
+        await flooding
+        assert link.status.failures <= 1
 
 
 async def test_what_had_arrived_before_the_connection_was_lost_is_still_heard() -> None:

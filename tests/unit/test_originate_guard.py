@@ -15,7 +15,7 @@ from daemon.ami.session import Session, State
 from daemon.ami.wire import ActionError, encode_action
 from daemon.model.call import Direction, Leg, LegKind, Result
 from daemon.model.phone import PhoneNumber
-from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, read_extension, read_phone, within
+from daemon.originate.guard import BadRequest, DialRefused, check_rules, day_began, pbx_for, range_abroad, read_extension, read_phone, within
 from daemon.originate.states import COMES_FROM, OPEN, Progress, moves, of_call, of_response
 from daemon.originate.states import State as Stand
 from daemon.tenants.document import Enterprise, Hours
@@ -79,6 +79,18 @@ def test_prefixes() -> None:
     assert code_of("+375296254070", dial_rules={"allowed_prefixes": []}) == "prefix_not_allowed"
     assert code_of("+375296254070", dial_rules={"denied_prefixes": ["+37529"]}) == "prefix_denied"
     assert code_of("+79161234567", country="RU") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "home", "abroad"),
+    [("+79161234567", "RU", "KZ"), ("+77012345678", "KZ", "RU"), ("+77172123456", "KZ", "RU"), ("+18095551234", "DO", "US"), ("+12125551234", "US", "DO")],
+)
+def test_countries_that_share_a_calling_code_are_abroad_for_each_other(number: str, home: str, abroad: str) -> None:
+    assert code_of(number, country=home) is None
+    assert code_of(number, country=abroad) == "prefix_not_allowed"
+    assert code_of(number, country=abroad, dial_rules={"allowed_prefixes": [number[:3]]}) is None, "a prefix that is named opens it"
+    assert range_abroad(PhoneNumber(number), home) is None
+    assert range_abroad(PhoneNumber(number), abroad) == number[:6]
 
 
 def test_switched_off_is_off() -> None:
