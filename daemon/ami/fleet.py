@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from daemon.ami.link import Link, LinkHandler, LinkTarget
+from daemon.ami.pace import share
 from daemon.supervisor import Supervisor
 
 MAX_CONNECTING = 20  # a thousand TLS handshakes at once would cost 0.7 s of a core
@@ -43,6 +44,6 @@ class Fleet:
         await self._supervisor.stop()
 
     def _add(self, key: tuple[str, str], target: LinkTarget) -> None:
-        link = Link("/".join(key), target, self._make_handler(key), self._gate)
+        link = Link("/".join(key), target, self._make_handler(key), self._gate, lambda: share(len(self._links)))
         self._links[key] = link
         self._supervisor.serve(link.name, link.run)

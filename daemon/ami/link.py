@@ -22,7 +22,7 @@ from typing import Protocol, assert_never, cast, runtime_checkable
 import structlog
 
 from daemon.ami.actions import Action, Logoff
-from daemon.ami.pace import Pace
+from daemon.ami.pace import SHARE, Pace
 from daemon.ami.reconnect import STABLE_AFTER_S, lost_delay_s, refused_delay_s
 from daemon.ami.session import (
     ACTION_DEADLINE_S,
@@ -126,8 +126,9 @@ class ActionTimeout(LinkDown):
 class _Protocol(asyncio.Protocol):
     """Feeds one connection's bytes to its session and obeys the outputs."""
 
-    def __init__(self, session: Session, handler: LinkHandler, on_state: Callable[[Output], None], pinned: str | None) -> None:
+    def __init__(self, session: Session, handler: LinkHandler, on_state: Callable[[Output], None], pinned: str | None, share: Callable[[], float]) -> None:
         self._pinned = pinned
+        self._share = share
         self._session = session
         self._handler = handler
         self._on_bytes = handler.on_bytes if isinstance(handler, HearsBytes) else None
@@ -161,7 +162,7 @@ class _Protocol(asyncio.Protocol):
         began = time.monotonic()
         self._hear(data[:TURN_BYTES])
         now = time.monotonic()
-        rest_s = self._pace.rest_s(now - began, now)
+        rest_s = self._pace.rest_s(now - began, now, self._share())
         self._rest = data[TURN_BYTES:]
         if (not self._rest and not rest_s) or self._transport is None or self._transport.is_closing():
             return
@@ -264,14 +265,16 @@ class _Protocol(asyncio.Protocol):
 
 
 class Link:
-    """Keeps one PBX connected for as long as `run` runs. `gate` limits how many links connect at once."""
+    """Keeps one PBX connected for as long as `run` runs. `gate` limits how many links connect at once, `share` says how much of the loop's
+    time it may have when its PBX floods."""
 
-    def __init__(self, name: str, target: LinkTarget, handler: LinkHandler, gate: asyncio.Semaphore) -> None:
+    def __init__(self, name: str, target: LinkTarget, handler: LinkHandler, gate: asyncio.Semaphore, share: Callable[[], float] = lambda: SHARE) -> None:
         self.name = name
         self.target = target
         self.status = LinkStatus()
         self._handler = handler
         self._gate = gate
+        self._share = share
         self._protocol: _Protocol | None = None
         self._session: Session | None = None
         self._ready_at: float | None = None
@@ -343,7 +346,7 @@ class Link:
         loop = asyncio.get_running_loop()
         context = _tls_context(self.target) if self.target.tls else None
         transport, protocol = await loop.create_connection(
-            lambda: _Protocol(session, self._handler, self._logged_in, self.target.tls_fingerprint if self.target.tls else None),
+            lambda: _Protocol(session, self._handler, self._logged_in, self.target.tls_fingerprint if self.target.tls else None, self._share),
             self.target.host,
             self.target.port,
             ssl=context,

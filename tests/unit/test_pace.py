@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.ami.pace import BURST_S, MAX_REST_S, SHARE, Pace
+from daemon.ami.pace import BURST_S, FOR_ALL, MAX_REST_S, SHARE, Pace, share
 
 
 def test_a_pbx_that_stays_within_its_share_never_waits() -> None:
@@ -42,3 +42,9 @@ def test_no_rest_is_longer_than_a_pbx_waits_before_it_hangs_up(worked_s: float) 
     pace = Pace(0.0)
     assert pace.rest_s(worked_s, worked_s) <= MAX_REST_S + 1e-9
     assert pace.rest_s(0.0, worked_s + MAX_REST_S) == pytest.approx(0.0, abs=1e-9), "what is owed beyond one rest is forgotten"
+
+
+def test_one_alone_has_more_and_many_have_each_their_share() -> None:
+    assert share(1) == FOR_ALL
+    assert all(share(links) * links <= FOR_ALL for links in range(1, int(FOR_ALL / SHARE) + 1))
+    assert share(1_000) == SHARE
