@@ -90,10 +90,18 @@ noload = app_festival.so
 
 
 def free_port(kind: int = socket.SOCK_STREAM, *, near: int = 0) -> int:
-    """A port on loopback that was free a moment ago."""
+    """A port on loopback that was free a moment ago: `near`, or any below those of which the kernel gives one to every connection that somebody
+    opens meanwhile. Raises OSError."""
+    wanted = (near,) if near else (10_000 + secrets.randbelow(9_900) for _ in range(1_000))
+    problem = OSError("no port is free")
     with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", near))
-        return int(probe.getsockname()[1])
+        for port in wanted:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError as error:
+                problem = error
+    raise problem
 
 
 @dataclass(frozen=True)
