@@ -6,9 +6,13 @@ The world is a second Asterisk that plays all SIP user agents; it is steered ove
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import secrets
 import socket
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from lab.asterisk import Asterisk
@@ -90,20 +94,31 @@ noload = app_festival.so
 
 
 def free_port(kind: int = socket.SOCK_STREAM, *, near: int = 0) -> int:
-    """A port on loopback that was free a moment ago, `near` itself when that is given.
-
-    Below those that systems give to connections: what is ended and started again must find its port free.
-    """
-    while True:
-        port = near or secrets.randbelow(17_000) + 15_000
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                if near:
-                    raise
+    """A port on loopback: `near`, or any below those of which the kernel gives one to every connection that somebody opens meanwhile, and that
+    no other process which asks here was given. Raises OSError."""
+    book, given = _book_of_ports()
+    problem = OSError("no port is free")
+    with socket.socket(socket.AF_INET, kind) as probe:
+        for port in (near,) if near else (10_000 + secrets.randbelow(9_900) for _ in range(1_000)):
+            if not near and port in given:
                 continue
+            try:
+                if not near:
+                    fcntl.lockf(book, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                problem = error
+                continue
+            given.add(port)
             return port
+    raise problem
+
+
+@cache
+def _book_of_ports() -> tuple[int, set[int]]:
+    """A file with a byte for each port, locked by the process it was given to for as long as that lives, and those given to this one: what is
+    bound only in a second must not be anybody else's meanwhile."""
+    return os.open(Path(tempfile.gettempdir()) / f"vochid-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), set()
 
 
 @dataclass(frozen=True)

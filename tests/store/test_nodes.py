@@ -192,16 +192,15 @@ async def test_what_is_to_be_done_is_done_once_by_whom_it_is_for_or_surely_not(d
         other.do("thing", do)
         other.do("slow", do_slowly)
         assert await asks.have_done("two-1", "thing", {"n": 1}, PATIENCE_S) == {"did": "it"}
-        slow = asyncio.ensure_future(asks.have_done("two-1", "slow", {}, 0.5))
-        with pytest.raises(NoAnswer):
-            await slow
-        await until(lambda: "slowly" in done)
+        while "slowly" not in done:  # where there was not even time to ask, it is asked again
+            with pytest.raises(NoAnswer):
+                await asks.have_done("two-1", "slow", {}, 0.5)
         may_end.set()
         asks._taken_within_s = 0.5
         for kind, to in (("thing", "nobody-1"), ("unknown", "two-1")):
             with pytest.raises(NotTaken):
                 await asks.have_done(to, kind, {}, PATIENCE_S)
-        assert done == ["{'n': 1}", "slowly"]
+        assert (done[0], set(done[1:])) == ("{'n': 1}", {"slowly"})
         await asks.stop()
         await other.stop()
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from adapters.retailcrm.deliver import RetailCrm
 from daemon.ami.devices import Devices
 from daemon.ami.watch import DeviceWatch

@@ -16,6 +16,8 @@ from daemon.fastagi.wire import Request
 from daemon.settings import Listen
 from lab.dialplan import ask, environment
 from lab.office import free_port
+from tests.patience import PATIENCE_S
+from tests.rig import WITHIN_S
 
 
 @dataclass
@@ -52,17 +54,19 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def emptied(agi: FastAgi) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN_S):
         while agi.dialogues:
             await asyncio.sleep(0.01)
 
 
-async def said(address: str, data: bytes, deadline_s: float = 5.0) -> bytes:
-    """Sends `data`, and gives everything that comes until the server closes."""
+async def said(address: str, data: bytes, *, and_no_more: bool = False) -> bytes:
+    """Sends `data`, and gives everything that comes until the server closes. and_no_more: says that this is all."""
     reader, writer = await connect(address)
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout(WITHIN_S):
             writer.write(data)
+            if and_no_more:
+                writer.write_eof()
             got = b""
             with suppress(ConnectionError):
                 while chunk := await reader.read(4_096):
@@ -97,9 +101,10 @@ async def test_a_dialogue_sets_the_variables_in_their_order_and_ends() -> None:
         environment("0367") + b"511 Command Not Permitted on a dead channel or intercept routine\n",
     ],
 )
-async def test_what_is_no_question_or_no_answer_is_told_failure(data: bytes) -> None:
+async def test_what_is_no_question_or_no_answer_is_told_failure(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_S", PATIENCE_S)  # cut short in the middle of what it says a peer might not read the word
     async with listening() as (agi, address):
-        assert (await said(address, data)).endswith(b"failure\n")
+        assert (await said(address, data, and_no_more=True)).endswith(b"failure\n")
         await emptied(agi)
         assert (await ask(address, "0367")).variables["VOCHI_STATUS"] == "found"
 
@@ -138,7 +143,7 @@ async def test_a_peer_without_a_blank_line_and_one_byte_a_second_have_one_deadli
     async with listening() as (agi, address):
         assert await said(address, environment("0367").rstrip(b"\n")) == b"failure\n"
         reader, writer = await connect(address)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN_S):
             for byte in environment("0367"):
                 if reader.at_eof() or agi.dialogues == 0:
                     break
@@ -172,11 +177,11 @@ async def test_on_overload_a_peer_is_told_at_once_and_not_held(monkeypatch: pyte
     monkeypatch.setattr(server_module, "MAX_DIALOGUES_PER_PEER", 5)
     async with listening() as (agi, address):
         held = [await connect(address) for _ in range(5)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while agi.dialogues < 5:
                 await asyncio.sleep(0.01)
         # The drain lets a peer that writes on read the word; one that never closes is closed after DRAIN_S.
-        assert await said(address, environment("0367"), deadline_s=2) == b"failure\n"
+        assert await said(address, environment("0367")) == b"failure\n"
         for _, writer in held:
             writer.close()
         await emptied(agi)
@@ -185,7 +190,7 @@ async def test_on_overload_a_peer_is_told_at_once_and_not_held(monkeypatch: pyte
 
 async def test_a_thousand_at_once_are_all_answered() -> None:
     async with listening() as (agi, address):
-        asked = await asyncio.gather(*(ask(address, "0367", deadline_s=30) for _ in range(1_000)))
+        asked = await asyncio.gather(*(ask(address, "0367", deadline_s=PATIENCE_S) for _ in range(1_000)))
         assert {each.agistatus for each in asked} == {"SUCCESS"}
         assert all(each.variables["VOCHI_STATUS"] == "found" for each in asked)
         await emptied(agi)
@@ -217,12 +222,12 @@ async def test_the_stop_tells_open_dialogues_failure() -> None:
 
     async def forever(_: Request) -> Variables:
         waiting.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return {}
 
     async with listening(forever) as (agi, address):
         asking = asyncio.ensure_future(ask(address, "0367"))
-        await asyncio.wait_for(waiting.wait(), 5)
+        await asyncio.wait_for(waiting.wait(), WITHIN_S)
         await agi.stop()
         assert (await asking).agistatus == "FAILURE"
 

@@ -22,6 +22,8 @@ from daemon.ami.wire import Frame, Skipped
 from daemon.supervisor import Supervisor
 from lab.fakepbx import FakePbx
 from lab.fleet import self_signed
+from tests.patience import PATIENCE_S
+from tests.rig import WITHIN_S
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -60,15 +62,15 @@ async def linked(pbx: FakePbx, *, secret: str | None = None, wait: bool = True) 
     supervisor.serve("link", link.run)
     try:
         if wait:
-            await asyncio.wait_for(handler.ready.wait(), 5)
+            await asyncio.wait_for(handler.ready.wait(), WITHIN_S)
         yield link, handler
     finally:
         await supervisor.stop()
         await pbx.stop()
 
 
-async def until(condition: object, timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
+async def until(condition: object) -> None:
+    async with asyncio.timeout(WITHIN_S):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
 
@@ -122,7 +124,7 @@ async def test_a_reset_is_reconnected_and_what_was_in_flight_fails_without_being
         pbx.drop()
         with pytest.raises(LinkDown):
             await waiting
-        await asyncio.wait_for(handler.ready.wait(), 5)
+        await asyncio.wait_for(handler.ready.wait(), WITHIN_S)
         assert handler.downs
         assert sum(f.get("Action") == "CoreStatus" for f in pbx.heard) == 1
 
@@ -166,7 +168,7 @@ async def test_a_pbx_that_floods_is_heard_a_piece_per_turn_of_the_loop_and_wholl
         flood = b"".join(b"Event: Flood\r\nN: %d\r\n\r\n" % n for n in range(count))
         most, before, turns = 0, 0, 0
         pbx.send(flood)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while len(handler.events) < count:
                 most, before = max(most, len(handler.events) - before), len(handler.events)
                 turns += 1
@@ -205,11 +207,11 @@ async def test_what_had_arrived_before_the_connection_was_lost_is_still_heard() 
     async with linked(pbx) as (_, handler):
         flood = b"Event: Flood\r\n\r\n" * 5_000
         pbx.send(flood + b"Event: Last\r\n\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             for writer in list(pbx._writers):
                 await writer.drain()
                 writer.close()
-        await until(lambda: handler.downs, 30)
+        await until(lambda: handler.downs)
         assert handler.events[-1].event == "Last"
 
 
@@ -232,9 +234,9 @@ async def test_the_fleet_adds_changes_and_removes_links_while_running() -> None:
     target = LinkTarget("127.0.0.1", one.port, one.username, one.secret)
     try:
         await fleet.set({("1", "a"): target})
-        await asyncio.wait_for(one.connected.wait(), 5)
+        await asyncio.wait_for(one.connected.wait(), WITHIN_S)
         await fleet.set({("1", "a"): target, ("2", "b"): LinkTarget("127.0.0.1", two.port, two.username, two.secret)})
-        await asyncio.wait_for(two.connected.wait(), 5)
+        await asyncio.wait_for(two.connected.wait(), WITHIN_S)
         assert one.logins == 1
         await fleet.set({("2", "b"): LinkTarget("127.0.0.1", one.port, one.username, one.secret)})
         await until(lambda: one.logins == 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,14 +13,21 @@ from structlog.testing import capture_logs
 
 from daemon.lookup.decision import Decision, Status
 from daemon.lookup.ports import SourceFailed
-from daemon.lookup.service import Lookup, Question
+from daemon.lookup.service import BUDGET_S, Lookup, Question
 from daemon.model.crm import Responsible, UserStatus
 from daemon.model.device import DeviceState
 from daemon.tenants.document import Enterprise
 from daemon.tenants.service import Tenancy
+from tests.timeless import LOOP_TIME, timeless
 
 ANNA, BORIS = Responsible("19", None, "Олег"), Responsible("20", "151", None)
 PHONE = "+375296254070"
+
+
+@pytest.fixture(autouse=True)
+def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("service", "shared"):
+        monkeypatch.setattr(f"daemon.lookup.{module}.time", LOOP_TIME)
 
 
 @dataclass
@@ -105,6 +111,7 @@ async def a_lookup(*found: FakeSource, **more: Any) -> AsyncIterator[tuple[Calla
         await lookup.stop()
 
 
+@timeless
 async def test_the_first_source_that_names_somebody_settles_it_and_the_rest_is_not_asked() -> None:
     first, second = FakeSource("a", ANNA), FakeSource("b", BORIS)
     async with a_lookup(first, second) as (ask, house, _):
@@ -114,6 +121,7 @@ async def test_the_first_source_that_names_somebody_settles_it_and_the_rest_is_n
         assert [(source, kind, error) for source, kind, _, error in house.noted] == [("a", "smart_redirect", None)]
 
 
+@timeless
 async def test_the_log_tells_which_line_the_customer_dialled() -> None:
     async with a_lookup(FakeSource("a", ANNA)) as (ask, house, _):
         await ask(line="+375171112233")
@@ -122,6 +130,7 @@ async def test_the_log_tells_which_line_the_customer_dialled() -> None:
         assert [request["line"] for request in house.asked_for] == ["+375171112233", None]
 
 
+@timeless
 async def test_a_status_that_is_set_here_counts_at_once() -> None:
     async with a_lookup(FakeSource("a", ANNA)) as (ask, house, lookup):
         assert (await ask()).status is Status.FOUND
@@ -130,6 +139,7 @@ async def test_a_status_that_is_set_here_counts_at_once() -> None:
         assert (await ask()).status is Status.BUSY
 
 
+@timeless
 async def test_our_own_list_of_extensions_counts_before_the_crms() -> None:
     async with a_lookup(FakeSource("a", Responsible("19", "151", None))) as (ask, _, _2):
         assert (await ask()).extension == "150"
@@ -140,31 +150,35 @@ async def test_our_own_list_of_extensions_counts_before_the_crms() -> None:
             assert (await ask()).status is Status.UNKNOWN
 
 
+@timeless
 async def test_a_source_that_stalls_costs_its_share_and_the_next_is_used() -> None:
     async with a_lookup(FakeSource("a", ANNA, late_s=30), FakeSource("b", BORIS)) as (ask, _, _2):
-        started = time.monotonic()
+        started = LOOP_TIME.monotonic()
         decision = await ask()
         assert (decision.status, decision.source) == (Status.FOUND, "b")
-        assert time.monotonic() - started < 2.0
+        assert LOOP_TIME.monotonic() - started < BUDGET_S
 
 
+@timeless
 async def test_a_late_answer_of_the_first_still_counts_before_that_of_the_second() -> None:
     async with a_lookup(FakeSource("a", ANNA, late_s=0.35), FakeSource("b", Responsible(None, None, "name"), late_s=0.0)) as (ask, _, _2):
         assert (await ask()).source == "a"
 
 
+@timeless
 async def test_nobody_waits_longer_than_the_budget_and_the_late_answer_is_there_next_time() -> None:
     source = FakeSource("a", ANNA, late_s=2.0)
     async with a_lookup(source) as (ask, _, _2):
-        started = time.monotonic()
+        started = LOOP_TIME.monotonic()
         assert (await ask()).status is Status.TIMEOUT
-        assert time.monotonic() - started < 2.0
+        assert LOOP_TIME.monotonic() - started < BUDGET_S + 0.001
         async with asyncio.timeout(30):
             while (await ask()).status is not Status.FOUND:
                 await asyncio.sleep(0.05)
         assert source.asked == [PHONE]
 
 
+@timeless
 async def test_a_number_is_asked_for_once_however_many_want_to_know() -> None:
     source = FakeSource("a", ANNA, late_s=0.05)
     async with a_lookup(source) as (ask, _, _2):
@@ -173,6 +187,7 @@ async def test_a_number_is_asked_for_once_however_many_want_to_know() -> None:
         assert source.asked == [PHONE]
 
 
+@timeless
 async def test_after_failures_the_breaker_answers_at_once_and_nobody_is_asked() -> None:
     source = FakeSource("a", SourceFailed("500"))
     async with a_lookup(source) as (ask, _, lookup):
@@ -185,6 +200,7 @@ async def test_after_failures_the_breaker_answers_at_once_and_nobody_is_asked() 
         assert (await ask()).status is Status.FOUND
 
 
+@timeless
 async def test_a_refusal_says_nothing_of_the_crms_health() -> None:
     source = FakeSource("a", SourceFailed("400", outage=False))
     async with a_lookup(source) as (ask, _, _2):
@@ -193,10 +209,11 @@ async def test_a_refusal_says_nothing_of_the_crms_health() -> None:
         assert len(source.asked) == 15
 
 
+@timeless
 async def test_a_stale_answer_serves_while_a_newer_one_is_fetched() -> None:
     source = FakeSource("a", BORIS, user_extensions={"19": "150", "20": "151"})
     async with a_lookup(source) as (ask, _, lookup):
-        lookup._cache.put(("0367", "a", PHONE), ANNA, 1, time.monotonic() - 10)
+        lookup._cache.put(("0367", "a", PHONE), ANNA, 1, LOOP_TIME.monotonic() - 10)
         assert (await ask()).extension == "150"
         async with asyncio.timeout(30):
             while (await ask()).extension != "151":
@@ -204,6 +221,7 @@ async def test_a_stale_answer_serves_while_a_newer_one_is_fetched() -> None:
         assert source.asked == [PHONE]
 
 
+@timeless
 async def test_a_bug_in_a_source_is_that_sources_failure() -> None:
     with capture_logs() as logged:
         async with a_lookup(FakeSource("a", RuntimeError("a bug")), FakeSource("b", BORIS)) as (ask, _, _2):
@@ -217,6 +235,7 @@ async def test_a_bug_in_a_source_is_that_sources_failure() -> None:
 
 
 @pytest.mark.parametrize("status", [UserStatus.BUSY, UserStatus.DINNER, UserStatus.BREAK])
+@timeless
 async def test_who_is_not_free_in_the_crm_gets_no_call(status: UserStatus) -> None:
     async with a_lookup(FakeSource("a", ANNA), set_statuses={"19": status}) as (ask, house, _):
         assert (await ask()).reason == f"150 has the status {status}"
@@ -224,6 +243,7 @@ async def test_who_is_not_free_in_the_crm_gets_no_call(status: UserStatus) -> No
         assert (await ask()).status is Status.FOUND
 
 
+@timeless
 async def test_a_number_is_returned_once_in_a_call_and_again_in_another() -> None:
     async with a_lookup(FakeSource("a", ANNA)) as (ask, house, _):
         assert [(await ask(uniqueid=u)).status for u in ("1.1", "1.1", "1.2")] == [Status.FOUND, Status.BUSY, Status.FOUND]
@@ -239,12 +259,14 @@ async def test_a_number_is_returned_once_in_a_call_and_again_in_another() -> Non
     ("more", "status", "name"),
     [({"rules": {"mode": "off"}}, Status.DISABLED, ""), ({"paused": True}, Status.DISABLED, ""), ({"rules": {"mode": "name"}}, Status.FOUND, "Олег")],
 )
+@timeless
 async def test_the_enterprise_decides_how_far_it_goes(more: dict[str, Any], status: Status, name: str) -> None:
     async with a_lookup(FakeSource("a", ANNA), **more) as (ask, _, _2):
         decision = await ask()
         assert (decision.status, decision.extension, decision.name) == (status, None, name)
 
 
+@timeless
 async def test_only_the_name_needs_no_manager_and_no_phone() -> None:
     async with a_lookup(FakeSource("a", Responsible(None, None, "Олег")), devices={}) as (ask, house, _):
         decision = await ask(name_only=True)
@@ -253,6 +275,7 @@ async def test_only_the_name_needs_no_manager_and_no_phone() -> None:
         assert house.noted[0][1] == "caller_name"
 
 
+@timeless
 async def test_without_a_ttl_every_call_asks() -> None:
     source = FakeSource("a", ANNA)
     async with a_lookup(source, rules={"cache_ttl_s": 0}) as (ask, _, _2):
@@ -261,6 +284,7 @@ async def test_without_a_ttl_every_call_asks() -> None:
         assert len(source.asked) == 2
 
 
+@timeless
 async def test_names_are_known_of_whom_sources_were_asked_and_nobody_is_asked_for_them() -> None:
     source = FakeSource("a", ANNA)
     async with a_lookup(source) as (ask, _, lookup):

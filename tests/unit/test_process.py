@@ -70,7 +70,7 @@ async def test_a_service_that_fails_is_started_again_and_takes_nobody_along(monk
 
     supervisor.serve("failing", failing)
     supervisor.serve("quiet", quiet)
-    await asyncio.wait_for(alive.wait(), 2)
+    await asyncio.wait_for(alive.wait(), 30)
     assert (supervisor.health["failing"].restarts, supervisor.health["quiet"].restarts) == (2, 0)
     with pytest.raises(RuntimeError, match="running already"):
         supervisor.serve("quiet", quiet)

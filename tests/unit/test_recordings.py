@@ -240,7 +240,7 @@ async def test_the_sender_sends_a_part_to_a_slow_receiver_and_notices_one_that_l
         theirs.setblocking(False)
         sending = asyncio.ensure_future(sender.send(ours.fileno(), fd, 10, 2_000_000))
         got = bytearray()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(got) < 2_000_000:
                 got += await asyncio.get_running_loop().sock_recv(theirs, 50_000)
             await sending
@@ -249,12 +249,12 @@ async def test_the_sender_sends_a_part_to_a_slow_receiver_and_notices_one_that_l
         await asyncio.get_running_loop().sock_recv(theirs, 10)
         theirs.close()
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(leaving, 10)
+            await asyncio.wait_for(leaving, 60)
         ours.close()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with pytest.raises(ConnectionError, match="shorter"):
-            await asyncio.wait_for(sender.send(ours.fileno(), fd, 2_999_990, 100), 10)
+            await asyncio.wait_for(sender.send(ours.fileno(), fd, 2_999_990, 100), 60)
         ours.close()
         theirs.close()
     finally:

@@ -35,7 +35,7 @@ async def supervisor() -> AsyncIterator[Supervisor]:
 
 
 async def _began(source: Source, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while source.began < count:
             await asyncio.sleep(0)
 
