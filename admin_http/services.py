@@ -75,7 +75,6 @@ class Services:
     nodes: Callable[[], list[dict[str, Any]]]
     live_calls: Callable[[str], int]
     devices: Callable[[str, Sequence[str]], Awaitable[Mapping[str, DeviceState]]]
-    names: Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
     smart_redirect: Callable[[str, str, str | None], Awaitable[Decision]]
     wake: Callable[[str, str], None]
     desk: Desk

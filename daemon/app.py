@@ -200,7 +200,6 @@ class App:
             posted=self._posted,
             statuses=statuses,
             smart_redirect=asks.smart_redirect,
-            names=asks.names,
             recordings=recordings,
             support=desk.desk,
             records=records,

@@ -140,7 +140,7 @@ async def _write_history(daemon: DaemonProcess) -> None:
     database = EmbeddedPostgres(daemon.data_dir)
     await database.start(own=False)
     try:
-        await seed(database.url, Plan(5_000, ("0367",), days=10))
+        await seed(database.url, Plan(5_000, ("0367",), days=10, today=True))
     finally:
         await database.stop()
 

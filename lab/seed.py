@@ -27,7 +27,8 @@ NAMES = (
 class Plan:
     """How much, for whom, over how many days back from now.
 
-    deliveries: every so-manieth call was told to a CRM; 0: none. skewed: the first enterprise has a twentieth of all calls.
+    deliveries: every so-manieth call was told to a CRM; 0: none. skewed: the first enterprise has a twentieth of all calls. today: there are
+    calls of this day too, as many as its hour allows; without it the newest are yesterday's.
     """
 
     calls: int
@@ -35,6 +36,7 @@ class Plan:
     days: int = 30
     deliveries: int = 1
     skewed: bool = False
+    today: bool = False
 
 
 # r: a number of 31 bits from n and a salt. The day's shape: working hours get most, the night little.
@@ -71,11 +73,8 @@ from (
     from (
       select n, pg_temp.pick($3, case when $8 and pg_temp.r(n, 30) % 20 = 0 then 0 else pg_temp.r(n, 1) end) as enterprise,
         md5('call ' || n)::uuid as id,
-        date_trunc('day', now()) - ((pg_temp.r(n, 2) % $4) || ' days')::interval
-          + ((case when pg_temp.r(n, 3) % 20 = 0 then pg_temp.r(n, 4) % 86400
-              else 21600 + (pg_temp.r(n, 4) % 18000) + (pg_temp.r(n, 12) % 18000) end) || ' seconds')::interval
-          - case when pg_temp.r(n, 2) % $4 = 0 then interval '1 day' else interval '0' end
-          + ((n % 1000) || ' milliseconds')::interval as started_at,
+        drawn_at - case when pg_temp.r(n, 2) % $4 = 0 and not ($10 and drawn_at < now() - interval '10 minutes') then interval '1 day' else interval '0' end
+          as started_at,
         (array['in', 'in', 'in', 'in', 'in', 'in', 'out', 'out', 'out', 'internal'])[1 + pg_temp.r(n, 13) % 10] as direction,
         case when pg_temp.r(n, 31) % 5 < 4 then 'answered' when pg_temp.r(n, 13) % 10 < 6
           then (array['cancelled', 'cancelled', 'no_answer', 'no_answer', 'busy', 'unavailable', 'voicemail'])[1 + pg_temp.r(n, 14) % 7]
@@ -85,7 +84,11 @@ from (
              when pg_temp.r(n, 17) % 60 = 0 then null
              else '+37529' || lpad((pg_temp.r(pg_temp.r(n, 15) % $9, 18) % 10000000)::text, 7, '0') end as customer,
         pg_temp.pick($7, pg_temp.r(n, 22)) as first, pg_temp.pick($7, pg_temp.r(n, 22) + 1 + pg_temp.r(n, 23) % 4) as second
-      from generate_series($1::bigint, $2::bigint) n) drawn) made) shaped
+      from generate_series($1::bigint, $2::bigint) n
+      cross join lateral (select date_trunc('day', now()) - ((pg_temp.r(n, 2) % $4) || ' days')::interval
+          + ((case when pg_temp.r(n, 3) % 20 = 0 then pg_temp.r(n, 4) % 86400
+              else 21600 + (pg_temp.r(n, 4) % 18000) + (pg_temp.r(n, 12) % 18000) end) || ' seconds')::interval
+          + ((n % 1000) || ' milliseconds')::interval as drawn_at) day) drawn) made) shaped
 on conflict do nothing returning *)
 insert into fresh select made.*, split_part(linkedid, '.', 2)::bigint from made
 """
@@ -170,7 +173,9 @@ async def seed(url: str, plan: Plan) -> None:
         for first in range(1, plan.calls + 1, CHUNK):
             last = min(first + CHUNK - 1, plan.calls)
             await connection.execute("truncate fresh")
-            await connection.execute(_CALLS, first, last, enterprises, plan.days, list(NAMES), list(LINES), list(EXTENSIONS), plan.skewed, customers)
+            await connection.execute(
+                _CALLS, first, last, enterprises, plan.days, list(NAMES), list(LINES), list(EXTENSIONS), plan.skewed, customers, plan.today
+            )
             await connection.execute(_LEGS)
             await connection.execute(_WORDS)
             if plan.deliveries:

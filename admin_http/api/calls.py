@@ -91,7 +91,7 @@ async def now(ask: Ask) -> web.StreamResponse:
     phones = [{"number": phone.number, "owner": phone.owner, "device": str(states[phone.number])} for phone in tenancy.enterprise.internal_phones]
     pbxs = [{"id": name, "state": str(link.state)} for (_, name), link in ask.services.links(ask.enterprise).items()]
     calls = await ask.services.calls.live(ask.enterprise)
-    known = await ask.services.callers.name(ask.enterprise, calls)
+    known = await ask.services.callers.name_for_people(ask.enterprise, calls)
     shown = [{**call, "records": records_json(known, call)} for call in calls]
     return answer({"calls": shown, "extensions": phones, "pbxs": pbxs, "at": iso(time.time())})
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from admin_http.api.calls import story
 from admin_http.api.exports import stream_table
 from admin_http.pages.routing import Page, Visit
-from admin_http.pages.wording import DIRECTIONS, RESULTS, has_route, lines, may_call, name_customers, owners, typed_day, words
+from admin_http.pages.wording import DIRECTIONS, RESULTS, has_route, lines, may_call, owners, typed_day, words
 from admin_http.sheet import COLUMNS
 from admin_http.texts import N_
 from admin_http.timeline import draw
@@ -75,9 +75,8 @@ def _day(text: str, name: str) -> date | None:
 async def show_calls(visit: Visit) -> web.StreamResponse:
     asked, shown = asked_of(visit)
     calls, following = await visit.services.calls.page(visit.number, asked, cursor=visit.query("cursor"), limit=PER_PAGE, with_legs=False)
-    known = await visit.services.callers.name(visit.number, calls)
+    known = await visit.services.callers.name_for_people(visit.number, calls)
     zone = ZoneInfo(visit.enterprise.timezone)
-    await name_customers(visit, calls)
     for call in calls:
         call["local"] = datetime.fromisoformat(call["started_at"]).astimezone(zone)
     address = _address(shown)
@@ -106,9 +105,8 @@ async def export(visit: Visit) -> web.StreamResponse:
 
 async def show_call(visit: Visit) -> web.StreamResponse:
     call = await visit.services.calls.get(visit.number, visit.part("id"))
-    known = await visit.services.callers.name(visit.number, [call])
+    known = await visit.services.callers.name_for_people(visit.number, [call])
     told, reasons = await story(visit.services, visit.number, call)
-    await name_customers(visit, [call])
     for exchange in (exchange for delivery in told for exchange in delivery["exchanges"]):
         exchange["request"], exchange["response"] = _pretty(exchange["request_data"]), _pretty(exchange["response_data"])
     has_trace = has_route(visit, "GET", "/api/enterprises/{n}/calls/{id}/trace") and await visit.services.explain.has_trace(visit.number, call["id"])

@@ -11,7 +11,7 @@ from admin_http.audited import put_document
 from admin_http.pages.forms import make_fields, read_fields
 from admin_http.pages.pbx import candidate_checks
 from admin_http.pages.routing import Page, Visit
-from admin_http.pages.wording import name_customers, owners, words
+from admin_http.pages.wording import owners, words
 from daemon.ami.link import LinkState
 from daemon.errors import SettingsError, VochidError
 from daemon.model.person import Role
@@ -83,7 +83,7 @@ def row_of(visit: Visit, number: str, glance: Glance | None) -> dict[str, Any]:
 async def show_overview(visit: Visit) -> web.StreamResponse:
     template = "enterprises/health.html" if visit.is_fragment else "enterprises/overview.html"
     latest, _ = await visit.services.calls.page(visit.number, EVERYTHING, cursor=None, limit=LATEST, with_legs=False)
-    await name_customers(visit, latest)
+    await visit.services.callers.name_for_people(visit.number, latest)
     row = row_of(visit, visit.number, (await visit.services.glance([visit.number])).get(visit.number))
     return visit.render(template, row=row, latest=latest, owners=owners(visit), **words(visit))
 

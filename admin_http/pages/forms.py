@@ -25,13 +25,14 @@ class FormField:
     """A setting as the template shows it (components.html, `setting`).
 
     kind: text, number, secret, toggle, choice, lines (one item per line), group (settings inside), either (a choice with settings of each).
-    `shown_when`: for a setting that belongs to one choice of its group.
+    `default`: of a number, what an empty field means. `shown_when`: for a setting that belongs to one choice of its group.
     """
 
     name: str
     label: str
     kind: str
     value: Any = None
+    default: int | None = None
     help: str = ""
     error: str = ""
     required: bool = False
@@ -107,7 +108,9 @@ def _field(key: str, info: FieldInfo, values: Mapping[str, Any], prefix: str, er
         return FormField(kind="choice", value=value, options=_choices(choices), **common)
     if _is_list(kinds):
         return FormField(kind="lines", value="\n".join(map(str, value or ())), **common)
-    return FormField(kind="number" if int in kinds else "text", value=value, **common)
+    if int in kinds:
+        return FormField(kind="number", value=value, default=info.default if isinstance(info.default, int) else None, **common)
+    return FormField(kind="text", value=value, **common)
 
 
 def _group(models: list[type[BaseModel]], value: Any, name: str, optional: bool, errors: Mapping[str, str], common: dict[str, Any]) -> FormField:

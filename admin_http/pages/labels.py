@@ -1,4 +1,4 @@
-"""What settings are called for people, by the setting's own name; `=value` names a choice. A setting that is not here shows its name."""
+"""What settings are called for people, by the setting's own name or its dotted place; `=value` names a choice. A setting that is not here shows its name."""
 
 from __future__ import annotations
 
@@ -128,8 +128,14 @@ HELP: dict[str, str] = {
     "long_lived_token": N_("Instead of connecting: nothing is renewed then"),
     "source_name": "",
     "pipeline_id": N_("Its number; empty: the account's main one"),
-    "allowed_prefixes": N_("One per line, like +375; empty: the country's own"),
-    "denied_prefixes": N_("One per line"),
+    "allowed_prefixes": N_("One per line, like +375; empty: only the country's own"),
+    "denied_prefixes": N_("One per line; empty: none besides emergency, premium and satellite numbers"),
+    "hours": N_("Not ticked: at any hour"),
+    "from": N_("Like 09:00"),
+    "to": N_("Like 18:00"),
+    "days": N_("One per line, 1 is Monday; empty: every day"),
+    "per_person": N_("Clicks of one extension. An empty field: no limit."),
+    "abroad": N_("Clicks of all extensions together on numbers abroad that begin alike, with the same five digits. An empty field: no limit."),
     "crm": N_("One per line; empty: all that are switched on"),
     "pbx_path": "",
     "legacy": "",

@@ -12,7 +12,7 @@ PER_PAGE = 50
 
 async def show_missed(visit: Visit) -> web.StreamResponse:
     items, following = await visit.services.missed.page(visit.number, cursor=visit.query("cursor"), limit=PER_PAGE)
-    known = await visit.services.callers.name(visit.number, items)
+    known = await visit.services.callers.name_for_people(visit.number, items)
     return visit.render(
         "missed/list.html", items=items, known=known, following=following, is_first=visit.query("cursor") is None, owners=owners(visit), lines=lines(visit),
         may_call=may_call(visit), has_done=visit.may("admin") and has_route(visit, "POST", "/api/enterprises/{n}/missed/{id}/done"), **words(visit),

@@ -24,7 +24,7 @@ async def show_general(visit: Visit) -> web.StreamResponse:
 
 async def _general(visit: Visit, values: Mapping[str, Any], errors: dict[str, str] | None = None, status: int = 200) -> web.Response:
     fields = make_fields(Enterprise, values, errors=errors, skip=SKIPPED)
-    return visit.render("settings/form.html", status=status, fields=fields, errors=errors or {}, current="", lead="")
+    return visit.render("settings/form.html", status=status, fields=fields, errors=errors or {}, current="", lead="", warning="")
 
 
 async def save_general(visit: Visit) -> web.StreamResponse:
@@ -43,7 +43,10 @@ async def show_dial_rules(visit: Visit) -> web.StreamResponse:
 async def _dial_rules(visit: Visit, values: Mapping[str, Any], errors: dict[str, str] | None = None, status: int = 200) -> web.Response:
     fields = make_fields(DialRules, values, errors=errors)
     lead = visit.text("What may be dialled by a click. Emergency numbers never are.")
-    return visit.render("settings/form.html", status=status, fields=fields, errors=errors or {}, current="dial", lead=lead)
+    warning = ""
+    if values.get("allowed_prefixes") in ([], ()):  # an empty field stands for the country's own, an empty list for nothing at all
+        warning = visit.text("The list of allowed prefixes is empty, not absent: nothing may be dialled until this page is saved.")
+    return visit.render("settings/form.html", status=status, fields=fields, errors=errors or {}, current="dial", lead=lead, warning=warning)
 
 
 async def save_dial_rules(visit: Visit) -> web.StreamResponse:

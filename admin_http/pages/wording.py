@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -77,14 +77,6 @@ def owners(visit: Visit) -> dict[str, str]:
 def lines(visit: Visit) -> dict[str, str]:
     """Our lines and what they are called."""
     return {line.number: line.name for line in visit.enterprise.lines}
-
-
-async def name_customers(visit: Visit, calls: Sequence[dict[str, Any]]) -> None:
-    """Calls that the PBX showed without a name (those by click) get the one that is known of the number: a page is read by names."""
-    nameless = [call for call in calls if call["customer_number"] and not call["customer_name"] and call["direction"] != "internal"]
-    known = await visit.services.names(visit.number, {call["customer_number"] for call in nameless}) if nameless else {}
-    for call in nameless:
-        call["customer_name"] = known.get(call["customer_number"])
 
 
 def roughly(visit: Visit) -> Callable[[float | None], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import asyncpg
 
@@ -38,8 +38,7 @@ class PbxAsks:
         self._presence = presence
         self._elsewhere = elsewhere
         self.log = DecisionLog(db)
-        self._past = PastCalls(db)
-        sources = LookupSources(tenants, crm, KnownCustomers(db), self._past, self.log)
+        sources = LookupSources(tenants, crm, KnownCustomers(db), PastCalls(db), self.log)
         self.lookup = Lookup(tenants, sources, presence, statuses, self.log)
         tenants.on_change(self.lookup.settings_changed)
         statuses.on_change(self.lookup.status_changed)
@@ -55,11 +54,6 @@ class PbxAsks:
         await self.lookup.stop()
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError):
             await asyncio.wait_for(self.log.flush(), FLUSH_DEADLINE_S)
-
-    async def names(self, enterprise: str, numbers: Collection[str]) -> dict[str, str]:
-        """What customers with these E.164 numbers are called, by CRMs that were asked lately, else as their calls were shown. Asks no CRM."""
-        known = self.lookup.known_names(enterprise, numbers)
-        return {**await self._past.names(enterprise, [number for number in numbers if number not in known]), **known}
 
     async def smart_redirect(self, enterprise: str, phone: str, channel: str | None) -> Decision:
         """As FastAGI answers; with the name of a live channel of a PBX where allow_redirect holds, the call is sent there too.

@@ -10,6 +10,7 @@ from daemon.records.known import Callers
 from daemon.records.service import Records
 from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.known_customers import KnownCustomers
+from daemon.store.past_calls import PastCalls
 from daemon.store.pool import Database
 from daemon.tenants.service import Tenants
 from daemon.wiring.lookup import RECORDS
@@ -17,7 +18,8 @@ from daemon.wiring.lookup import RECORDS
 
 def open_records(db: Database, repository: CrmRecordRepository, tenants: Tenants, lookup: Lookup) -> tuple[Records, Callers]:
     """The records, and whom numbers belong to by them; a change is heard by both who show callers and who look them up."""
-    callers = Callers(KnownCustomers(db))
+    callers = Callers(KnownCustomers(db), lookup, PastCalls(db))
+    tenants.on_erased(callers.forget_names)
 
     def country(enterprise: str) -> str:
         tenancy = tenants.get(enterprise)

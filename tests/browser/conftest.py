@@ -23,6 +23,13 @@ expect.set_options(timeout=30_000)  # of what does not come at all; what comes i
 PASSWORD = "верный конь батарея"
 SHOTS = Path(os.environ.get("VOCHID_TEST_SHOTS") or Path(__file__).parent.parent.parent / "build" / "screenshots")
 
+# What holds more than it shows; but for texts that end in an ellipsis and what is only to be heard.
+WIDER_THAN_THEMSELVES = """() => [...document.querySelectorAll("body *")].filter((part) => {
+  const style = getComputedStyle(part);
+  return part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 1 && style.display !== "inline" && style.textOverflow !== "ellipsis"
+    && !part.closest("svg") && part.checkVisibility();
+}).map((part) => `${part.tagName}.${part.className} ${part.scrollWidth} > ${part.clientWidth}: ${part.textContent.trim().slice(0, 60)}`)"""
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
@@ -76,10 +83,12 @@ class Desk:
         return page
 
     async def shot(self, page: Page, name: str) -> None:
-        """A picture for people; and the page does not scroll sideways."""
+        """A picture for people; and neither the page nor, on a phone, anything on it scrolls sideways or is cut off."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         await page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{page.url} scrolls sideways at {name}"
+        if (page.viewport_size or {})["width"] < 600:
+            assert await page.evaluate(WIDER_THAN_THEMSELVES) == [], f"{page.url} at {name}"
 
     async def accessible(self, page: Page) -> None:
         """No finding of axe: names, labels, contrast, order of headings, landmarks; on a page at rest (what is being fetched anew is dimmed)."""

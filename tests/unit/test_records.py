@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -151,6 +151,21 @@ class Stored:
         return {number: self.known[number] for number in numbers if number in self.known}
 
 
+class Told:
+    """What CRMs and past calls call numbers, and which were asked for."""
+
+    def __init__(self, **names: str) -> None:
+        self.by_number = {f"+{number[1:]}": name for number, name in names.items()}
+        self.asked: list[set[str]] = []
+
+    def known_names(self, enterprise: str, numbers: Iterable[str]) -> dict[str, str]:
+        self.asked.append(set(numbers))
+        return {number: self.by_number[number] for number in numbers if number in self.by_number}
+
+    async def names(self, enterprise: str, numbers: Collection[str]) -> dict[str, str]:
+        return self.known_names(enterprise, numbers)
+
+
 def call(number: str | None, name: str | None = None) -> dict[str, Any]:
     return {"customer_number": number, "customer_name": name, "direction": "in"}
 
@@ -158,7 +173,7 @@ def call(number: str | None, name: str | None = None) -> dict[str, Any]:
 async def test_a_call_without_a_name_gets_that_of_its_number_and_no_other_is_touched() -> None:
     stored = Stored()
     calls = [call(NUMBER), call(NUMBER, "с АТС"), call("+375291111111"), call(None), call("150")]
-    known = await Callers(stored).name("0367", calls)
+    known = await Callers(stored, Told(), Told()).name("0367", calls)
     assert [one["customer_name"] for one in calls] == ["Анна", "с АТС", None, None, None]
     assert stored.asked == [["+375291111111", NUMBER]]
     assert records_json(known, calls[1]) == [
@@ -167,9 +182,30 @@ async def test_a_call_without_a_name_gets_that_of_its_number_and_no_other_is_tou
     assert records_json(known, calls[3]) == []
 
 
+async def test_people_see_the_record_then_what_a_crm_said_then_the_name_of_the_calls_before() -> None:
+    now, crm, past = [0.0], Told(n375291111111="из CRM"), Told(n375291111111="прежнее", n375292222222="прежнее")
+    callers = Callers(Stored(), crm, past, lambda: now[0])
+    calls = [call(NUMBER), call(NUMBER, "с АТС"), call("+375291111111"), call("+375292222222"), call("+375293333333"), call(None)]
+    await callers.name_for_people("0367", calls)
+    assert [one["customer_name"] for one in calls] == ["Анна", "с АТС", "из CRM", "прежнее", None, None]
+    assert past.asked == [{"+375292222222", "+375293333333"}]  # what a CRM said is at hand; the database is asked for the others alone
+    colleague = {**call("+375292222222"), "direction": "internal"}
+    await callers.name_for_people("0367", [colleague])
+    assert colleague["customer_name"] is None
+
+    crm.by_number["+375293333333"] = "узнали"  # an answer of a CRM shows at once, what the database told is kept for a moment
+    shown = await callers.live("0367", call("+375293333333"))
+    assert (shown["customer_name"], shown["records"]) == ("узнали", [])
+    assert (await callers.live("0367", call("+375292222222")))["customer_name"] == "прежнее"
+    assert len(past.asked) == 1
+    callers.forget_names({"0367"})
+    past.by_number.clear()
+    assert (await callers.live("0367", call("+375292222222")))["customer_name"] is None
+
+
 async def test_what_was_read_is_kept_for_a_moment_and_until_a_record_changes() -> None:
     now, stored = [0.0], Stored()
-    callers = Callers(stored, lambda: now[0])
+    callers = Callers(stored, Told(), Told(), lambda: now[0])
     for at in (0.0, FRESH_S - 0.1, FRESH_S):
         now[0] = at
         assert await callers.find("0367", [NUMBER]) == {NUMBER: [ANNA, EAST]}
@@ -185,7 +221,7 @@ async def test_what_was_read_is_kept_for_a_moment_and_until_a_record_changes() -
 async def test_a_hundred_boards_read_a_number_once_and_what_changes_meanwhile_is_read_anew() -> None:
     stored = Stored()
     stored.gate = asyncio.Event()
-    callers = Callers(stored)
+    callers = Callers(stored, Told(), Told())
     boards = [asyncio.ensure_future(callers.find("0367", [NUMBER])) for _ in range(100)]
     while not stored.asked:
         await asyncio.sleep(0)
@@ -199,19 +235,19 @@ async def test_a_hundred_boards_read_a_number_once_and_what_changes_meanwhile_is
 
 async def test_the_numbers_that_are_kept_are_bounded() -> None:
     stored = Stored()
-    callers = Callers(stored)
+    callers = Callers(stored, Told(), Told())
     await callers.find("0367", [f"+3752900{n:05}" for n in range(MAX_KEPT)])
     await callers.find("0367", [NUMBER])
-    assert len(callers._kept) == MAX_KEPT
+    assert len(callers._records) == MAX_KEPT
     assert max(map(len, stored.asked)) <= 500
 
 
 async def test_a_live_call_does_not_wait_long_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = Stored()
-    shown = await Callers(stored).live("0367", call(NUMBER))
+    shown = await Callers(stored, Told(), Told()).live("0367", call(NUMBER))
     assert (shown["customer_name"], [one["id"] for one in shown["records"]]) == ("Анна", [1, 2])
     stored.gate = asyncio.Event()
     monkeypatch.setattr("daemon.records.known.LIVE_DEADLINE_S", 0.01)
     sent = call(NUMBER)
-    assert await Callers(stored).live("0367", sent) == {**call(NUMBER), "records": []}
+    assert await Callers(stored, Told(), Told()).live("0367", sent) == {**call(NUMBER), "records": []}
     assert sent == call(NUMBER)
