@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.chaos import crm_rows, machine, rows
+from lab.chaos import crm_rows, machine, node_rows, rows, start_rows
 from lab.chaos.rows import Run
 
 ROWS: dict[str, tuple[str, Run]] = {
@@ -19,6 +19,10 @@ ROWS: dict[str, tuple[str, Run]] = {
     "F7": ("the process's clock set an hour on and back", machine.clock),
     "F8-disk": ("the database's disk full", machine.disk_full),
     "F8-files": ("no descriptor left", machine.no_descriptors),
+    "F9": ("two daemons, and whoever reads is killed", node_rows.takeover),
+    "F9-limits": ("two daemons beyond the limits of CRM accounts", node_rows.limits),
+    "F10": ("a migration that fails, a schema that is too new", start_rows.migrations),
+    "F11": ("a secret that cannot be read, another key", start_rows.keys),
     "F12": ("a blocked event loop, ended by the watchdog", machine.blocked_loop),
     "F13": ("random trouble on every line at once", rows.mixed),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +72,7 @@ class AmoCrmSandbox:
         self.page = AmoPage(self)
         self.refusals: list[str] = []
         self.requests: list[str] = []
+        self.passed: Counter[str] = Counter()  # requests that the gate let in
         self._times: deque[float] = deque()
         self._over: deque[float] = deque()
         self._banned_until = 0.0
@@ -135,6 +136,7 @@ class AmoCrmSandbox:
         if self.switches.rate_limited and len(self._times) >= PER_SECOND:
             return self._too_many(now)
         self._times.append(now)
+        self.passed["api"] += 1
         if request.path.startswith("/oauth2"):
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

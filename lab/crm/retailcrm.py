@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +83,7 @@ class RetailCrmSandbox:
         self.managers = Managers(self.account)
         self.clock: Callable[[], float] = time.monotonic  # of its limits
         self.page = AccountPage(self)
+        self.passed: Counter[str] = Counter()  # requests that the gate let in, by the bucket of its limit
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -169,6 +170,7 @@ class RetailCrmSandbox:
         if self.switches.rate_limited and len(times) >= limit:
             return self.refuse(self.switches.rate_limit_status, "Rate limit exceeded")
         times.append(now)
+        self.passed[bucket] += 1
         return None
 
     async def _fault(self, fault: str, request: web.Request) -> web.StreamResponse:
