@@ -32,6 +32,10 @@ class Unanswered(Exception):
     """The request left and no usable answer came back."""
 
 
+class Oversized(Unanswered):
+    """The answer is longer than MAX_BODY_BYTES."""
+
+
 class OverLimit(Exception):
     """Our own limiter for this account has no room before the deadline; nothing was sent. `after_s`: try then."""
 
@@ -110,7 +114,7 @@ class CrmHttp:
         body: Any = None,
         private: bool = False,
     ) -> Response:
-        """Sends once. Raises Unreachable, Unanswered, OverLimit, or Observed in mode observe.
+        """Sends once. Raises Unreachable, Unanswered (Oversized is one), OverLimit, or Observed in mode observe.
 
         private: neither what is sent nor the answer's body is written down, for credentials are in them.
         """
@@ -136,7 +140,7 @@ class CrmHttp:
             what = "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
             what = self._masked(what)[:300]
             self._write_down(written, {"error": what, "request_left": sent.done}, started)
-            raise (Unanswered(what) if sent.done else Unreachable(what)) from None
+            raise (Oversized(what) if isinstance(error, _TooLong) else Unanswered(what) if sent.done else Unreachable(what)) from None
         self._write_down(written, {"status": response.status, "body": MASK if private else response.text}, started)
         return response
 
@@ -191,12 +195,16 @@ def _readable(form: Mapping[str, str]) -> dict[str, Any]:
     return readable
 
 
+class _TooLong(aiohttp.ClientPayloadError):
+    pass
+
+
 async def _bounded(answer: aiohttp.ClientResponse) -> str:
     data = bytearray()
     async for chunk in answer.content.iter_chunked(65_536):
         data += chunk
         if len(data) > MAX_BODY_BYTES:
-            raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+            raise _TooLong(f"the answer is longer than {MAX_BODY_BYTES} bytes")
     return data.decode("utf-8", "replace")
 
 

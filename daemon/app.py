@@ -154,6 +154,7 @@ class App:
         tenants.on_erased(asks.lookup.settings_changed)
         tenants.on_erased(lambda _: recordings.forget_copies())
         records, callers = open_records(db, record_store, tenants, asks.lookup)
+        sync.told = records.told_all
         clicks = open_clicks(db, tenants, originating, asks, recorder, dispatcher)
         at_stop(clicks.stop)
         at_stop(background.stop, "pbxs", "tenants", "dispatcher")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from adapters import http
 from adapters.base import Connection
 from adapters.bitrix24.config import Bitrix24Settings
 from adapters.bitrix24.limits import OPERATING_S, RECORD, SYNC
@@ -39,6 +40,11 @@ class Accepted:
     result: Any
     next: int | None = None
     total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized(Ambiguous):
+    """The answer was longer than one may be: to ask for less at a time helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Portal:
         except Unreachable as error:
             return Retry(str(error))
         except Unanswered as error:
-            return Ambiguous(str(error))
+            return Oversized(str(error)) if isinstance(error, http.Oversized) else Ambiguous(str(error))
         except OverLimit as error:
             return Throttled(str(error), error.after_s, own_kind=True)
         answer, hold_s = interpret(response)

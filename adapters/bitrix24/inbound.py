@@ -1,5 +1,5 @@
-"""What a portal's events say: ONEXTERNALCALLSTART (a click on a number), ONEXTERNALCALLBACKSTART (the call-back form), and that a contact, a company or
-a deal was added, changed or deleted (ONCRM…; they carry its id and nothing else). Pure.
+"""What a portal's events say: ONEXTERNALCALLSTART (a click on a number), ONEXTERNALCALLBACKSTART (the call-back form), and that a contact, a company,
+a deal (ONCRM…) or a task (ONTASK…) was added, changed or deleted; these carry its id and nothing else. Pure.
 
 A form with PHP's nested names, in any order; an outbound webhook and an application send different sets of them, and some were seen missing.
 What is not known is ignored; a name that is sent twice with different values is refused, for nobody can tell which of them is meant.
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 MAX_LENGTH = 500
 CALL_START, CALLBACK_START = "ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART"
 CALLBACK_CLICK = "callback:"
-_ENTITY = re.compile(r"ONCRM(CONTACT|COMPANY|DEAL)(?:ADD|UPDATE|DELETE)")
+_ENTITY = re.compile(r"ON(?:CRM(CONTACT|COMPANY|DEAL)|(TASK))(?:ADD|UPDATE|DELETE)")
+# A task has fields before and after the event, of which those that there are not are the word "undefined".
+_IDS = ("DATA[FIELDS][ID]", "DATA[FIELDS_AFTER][ID]", "DATA[FIELDS_BEFORE][ID]")
 TOKEN = "AUTH[APPLICATION_TOKEN]"  # noqa: S105
 
 Pairs = Iterable[tuple[str, str]]
@@ -35,7 +37,7 @@ class PortalEvent:
     """An event, nothing in it believed yet. `key` names it: the same event that comes again has the same.
 
     wants_call: somebody is to be called. `user_id`: who clicked; None for a call-back, where whoever looks after the customer calls.
-    `call_id`: the portal's call, which it has registered itself. `entity`: contact, company or deal, and its id, of an event about one.
+    `call_id`: the portal's call, which it has registered itself. `entity`: contact, company, deal or task, and its id, of an event about one.
     """
 
     name: str
@@ -62,9 +64,10 @@ def read_event(pairs: Pairs) -> PortalEvent:
     found = _read(pairs)
     name = found.get("EVENT", "").upper()
     if (about := _ENTITY.fullmatch(name)) is not None:
-        if (number := _id(found.get("DATA[FIELDS][ID]"))) is None:
-            raise BadInbound("data[FIELDS][ID] is missing: which one it is about", "data[FIELDS][ID]", "missing_parameter")
-        return PortalEvent(name, f"{name}:{number}", entity=(about[1].lower(), int(number)))
+        place = "data[FIELDS_AFTER][ID]" if about[2] else "data[FIELDS][ID]"
+        if (number := next((one for key in (_IDS[1:] if about[2] else _IDS[:1]) if (one := _id(found.get(key)))), None)) is None:
+            raise BadInbound(f"{place} is missing: which one it is about", place, "missing_parameter")
+        return PortalEvent(name, f"{name}:{number}", entity=((about[1] or about[2]).lower(), int(number)))
     if name not in (CALL_START, CALLBACK_START):
         return PortalEvent(name, "")
     phone = found.get("DATA[PHONE_NUMBER_INTERNATIONAL]") or found.get("DATA[PHONE_NUMBER]", "")

@@ -13,12 +13,14 @@ MAX_BATCH = 50
 PER_S = 2.0
 OPERATING_S = 400.0  # of 480 s of a method's run time in ten minutes; above this, what can wait does
 USERS_PER_PAGE = 50
+LIST_PAGE = 50  # of entities
+SYNCED_AT_ONCE = 200  # records: one request to look at them, and at most one for 48 of them to write
 
 POLICY = Policy(
     # attachRecord answers when the portal has fetched the file.
     deadline_s={Kind.POPUP: 3.0, Kind.HANGUP: 3.0, Kind.JOURNAL: 12.0, Kind.RECORDING: 40.0, Kind.SYNC: 40.0},
     # Deliveries in one request; one of them is at most two or three of the 50 commands.
-    batch={Kind.POPUP: 12, Kind.HANGUP: 25, Kind.JOURNAL: 15, Kind.RECORDING: 5, Kind.SYNC: 50},
+    batch={Kind.POPUP: 12, Kind.HANGUP: 25, Kind.JOURNAL: 15, Kind.RECORDING: 5, Kind.SYNC: SYNCED_AT_ONCE},
     # register answers the same CALL_ID for the same EXTERNAL_CALL_ID, show and hide only set a state, a second record replaces the first, and
     # an entity is looked for before it is made.
     repeatable=frozenset({Kind.POPUP, Kind.HANGUP, Kind.RECORDING, Kind.SYNC}),

@@ -228,16 +228,25 @@ def _result(item: Settled) -> dict[str, Any]:
 
 
 def _logs(settled: Sequence[Settled], exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
-    """One row per delivery and attempt: the exchange that told the CRM, shared by a batch, and what came of it."""
+    """One row per delivery and attempt: the exchange that told the CRM, shared by a batch, and what came of it. What was said of many records at once is
+    written down with the first of them, which the others name: it would be as many times as long, as there are records."""
     said = exchanges[-1] if exchanges else Exchange({}, {}, 0.0)
-    return [
-        {
-            "event_type": str(item.delivery.kind),
-            "request_data": {**said.request, "attempt": item.delivery.attempt, **item.delivery.names},
-            "response_data": {**said.response, "duration_ms": said.duration_ms},
-            "status": "success" if item.verdict.state in ("delivered", "observed") else "error",
-            "error_message": item.verdict.error if item.verdict.state not in ("delivered", "observed") else None,
-            "delivery_id": item.delivery.id,
-        }
-        for item in settled
-    ]
+    first = settled[0].delivery if settled else None
+    rows = []
+    for item in settled:
+        told = said
+        if isinstance(item.delivery.about, Record) and first is not None and item.delivery is not first:
+            told = Exchange({"in_batch_of_delivery": first.id}, {}, said.duration_ms)
+        rows.append(_log(item, told))
+    return rows
+
+
+def _log(item: Settled, said: Exchange) -> dict[str, Any]:
+    return {
+        "event_type": str(item.delivery.kind),
+        "request_data": {**said.request, "attempt": item.delivery.attempt, **item.delivery.names},
+        "response_data": {**said.response, "duration_ms": said.duration_ms},
+        "status": "success" if item.verdict.state in ("delivered", "observed") else "error",
+        "error_message": item.verdict.error if item.verdict.state not in ("delivered", "observed") else None,
+        "delivery_id": item.delivery.id,
+    }

@@ -87,6 +87,10 @@ class Records:
 
     def told(self, enterprise: str, *records: CrmRecord) -> None:
         """Who shows and looks up callers hears of a change that is stored: of the records as they were and as they are."""
+        self.told_all(enterprise, records)
+
+    def told_all(self, enterprise: str, records: Iterable[CrmRecord]) -> None:
+        """As `told`, of several."""
         self._changed(enterprise, phones_of(records))
 
 

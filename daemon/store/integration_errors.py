@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +50,12 @@ class IntegrationErrors:
             failure.local_id, failure.remote_type, failure.remote_id, failure.attempts, failure.next_in_s,
         )  # fmt: skip
 
-    async def resolve(self, connection: Connection, enterprise: str, record: str) -> None:
-        """It was done after all; in the caller's transaction of that tenant."""
+    async def resolve(self, connection: Connection, enterprise: str, records: Sequence[str]) -> None:
+        """They were done after all; in the caller's transaction of that tenant."""
         await connection.execute(
-            "update integration_errors set resolved_at = now(), next_try_at = null where enterprise_number = $1 and integration_type = $2 and record = $3 "
-            "and resolved_at is null",
-            enterprise, self._integration, record,
+            "update integration_errors set resolved_at = now(), next_try_at = null "
+            "where enterprise_number = $1 and integration_type = $2 and record = any ($3) and resolved_at is null",
+            enterprise, self._integration, list(records),
         )  # fmt: skip
 
     async def record_of(self, connection: Connection, enterprise: str, error_id: int) -> str:

@@ -16,7 +16,7 @@ Key = tuple[RecordType, int]
 
 @dataclass(frozen=True, slots=True)
 class SyncMapping:
-    """One pair. `agreed`, `shown`, `written`, `remote_changed_at`: as the adapter left them; `deleted`: local or remote, the side that is gone."""
+    """One pair. `agreed`, `shown`, `written`, `remote_changed_at`, `tasks`: as the adapter left them; `deleted`: local or remote, the side that is gone."""
 
     local_type: RecordType
     local_id: int
@@ -27,6 +27,7 @@ class SyncMapping:
     written: Sequence[str] = ()
     remote_changed_at: float | None = None
     deleted: str | None = None
+    tasks: Sequence[Mapping[str, Any]] = ()
 
 
 class SyncMappings:
@@ -51,6 +52,33 @@ class SyncMappings:
             enterprise, entity_type, list(ids),
         )  # fmt: skip
         return {one.bitrix24_id: one for one in map(_mapping, rows)}
+
+    async def with_task(self, connection: Connection, enterprise: str, task_id: int) -> list[SyncMapping]:
+        """Those whose deal had this task when it was looked at last."""
+        rows = await connection.fetch(
+            "select * from bitrix24_sync_mappings where tenant_id = $1 and tasks <> '[]' and tasks @> $2", enterprise, [{"id": str(task_id)}]
+        )
+        return [_mapping(row) for row in rows]
+
+    async def touch(self, connection: Connection, enterprise: str, keys: Sequence[Key]) -> None:
+        """These were found as they had been left."""
+        await connection.execute(
+            "update bitrix24_sync_mappings m set last_sync_at = now() from unnest($2::text[], $3::bigint[]) as k (local_type, local_id) "
+            "where m.tenant_id = $1 and m.local_type = k.local_type and m.local_id = k.local_id",
+            enterprise, [str(kind) for kind, _ in keys], [number for _, number in keys],
+        )  # fmt: skip
+
+    async def unpaired(
+        self, connection: Connection, enterprise: str, kind: RecordType, phones: Sequence[str], titles: Sequence[str]
+    ) -> list[tuple[int, str, str | None]]:
+        """Users or companies that have no counterpart and never had one, with one of these numbers or, companies, folded names: id, name and phone."""
+        by_title = " or folded(r.name) = any ($4)" if kind is RecordType.COMPANY else ""
+        rows = await connection.fetch(
+            f"select r.id, r.name, r.phone from {kind.table} r where r.enterprise_number = $1 and (r.phone = any ($3){by_title}) and not exists ("
+            "select from bitrix24_sync_mappings m where m.tenant_id = $1 and m.local_type = $2 and m.local_id = r.id)",
+            enterprise, str(kind), list(phones), *([list(titles)] if by_title else []),
+        )  # fmt: skip
+        return [(row["id"], row["name"], row["phone"]) for row in rows]
 
     async def put(
         self,
@@ -118,7 +146,7 @@ def _mapping(row: Any) -> SyncMapping:
     at = row["remote_changed_at"]
     return SyncMapping(
         RecordType(row["local_type"]), row["local_id"], row["bitrix24_type"], row["bitrix24_id"], row["agreed"], row["shown"], row["written"],
-        at.timestamp() if at is not None else None, row["deleted"],
+        at.timestamp() if at is not None else None, row["deleted"], row["tasks"],
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from adapters.bitrix24.sync_fields import ENTITY
-from adapters.bitrix24.sync_list import PAGE, count, page_of_ids
+from adapters.bitrix24.sync_list import PAGE, IdPage, count, page_of_ids
 from adapters.bitrix24.sync_rules import error_type
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.errors import VochidError
@@ -202,12 +202,11 @@ class Bitrix24Jobs:
             total = sum(counts.values())
         if place >= len(types):
             return _Page(place, 0, total=total)
-        ids = await page_of_ids(connect(ASK_DEADLINE_S), types[place], after, job.filters)
-        if not isinstance(ids, Sequence):
-            return ids
-        if len(ids) < PAGE:
-            return _Page(place + 1, 0, ids=list(ids), entity_type=types[place], total=total)
-        return _Page(place, ids[-1], ids=list(ids), entity_type=types[place], total=total)
+        found = await page_of_ids(connect(ASK_DEADLINE_S), types[place], after, job.filters)
+        if not isinstance(found, IdPage):
+            return found
+        following = (place + 1, 0) if found.is_last else (place, found.after)
+        return _Page(*following, ids=list(found.ids), entity_type=types[place], total=total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ import asyncpg
 
 from adapters.bitrix24.sync_comments import Wording
 from adapters.bitrix24.sync_fields import ENTITY, Surroundings
-from adapters.bitrix24.sync_room import Kept, Pair
+from adapters.bitrix24.sync_pairing import Signs, signs_of_record
+from adapters.bitrix24.sync_room import TASK, Kept, Pair
 from adapters.bitrix24.sync_rules import Known, error_type
 from daemon.delivery.schedule import SYNC_DELAYS_S
 from daemon.errors import NotFound
@@ -27,7 +28,8 @@ LINKS: Mapping[str, str] = {"contract": "contract_id", "company": "company_id"} 
 
 @dataclass(slots=True)
 class Room:
-    """One enterprise's. `around`: zone, country and the language of the block."""
+    """One enterprise's, with its zone, country and the language of the block. `told` hears of what was written into a record, as it was and as it is,
+    once that is stored."""
 
     db: Database
     records: CrmRecordRepository
@@ -37,6 +39,7 @@ class Room:
     timezone: str
     country: str
     wording: Wording
+    told: Callable[[Sequence[CrmRecord]], None] = lambda _: None
     _loaded: dict[Key, CrmRecord] = field(default_factory=dict)
 
     # -- loading -------------------------------------------------------------------------------------------------------------------
@@ -56,9 +59,10 @@ class Room:
                 ids = [int(one.record.id) for one in batch if one.record.type == ENTITY_LANE + entity_type]
                 known = await self.mappings.of_entities(connection, self.enterprise, entity_type, ids) if ids else {}
                 entities |= {(entity_type, number): mapping for number, mapping in known.items()}
-        return [self._pair(delivery.record, mappings, entities, links) for delivery in batch]
+        return [self._pair(delivery, mappings, entities, links) for delivery in batch]
 
-    def _pair(self, record: Record, mappings: Mapping[Key, SyncMapping], entities: Mapping[tuple[str, int], SyncMapping], links: _Links) -> Pair:
+    def _pair(self, delivery: Delivery, mappings: Mapping[Key, SyncMapping], entities: Mapping[tuple[str, int], SyncMapping], links: _Links) -> Pair:
+        record = delivery.record
         key = _key(record)
         if key is None:
             entity_type, number = record.type.removeprefix(ENTITY_LANE), int(record.id)
@@ -67,6 +71,7 @@ class Room:
                 return Pair(taken.local_type, taken.local_id, entity_type, number, None, self._around(0.0, 0.0), elsewhere=True)
             return Pair(None, None, entity_type, number, None, self._around(0.0, 0.0))
         kind, record_id = key
+        twin = delivery.payload.get("twin")
         mapping, local = mappings.get(key), self._loaded.get(key)
         known = Known(mapping.agreed, mapping.shown, mapping.written, mapping.remote_changed_at) if mapping is not None else None
         entity_id = mapping.bitrix24_id if mapping is not None else None
@@ -76,7 +81,10 @@ class Room:
         ours = [change["at"] for change in local.changes.values() if change.get("by") == LOCAL]
         around = self._around(local.created_at, max(ours, default=local.created_at))
         changed = {name: float(local.changes[of]["at"]) for name, of in _names(kind).items() if of in local.changes}
-        return Pair(kind, record_id, ENTITY[kind], entity_id, _view(local, links), around, changed, known, deleted)
+        return Pair(
+            kind, record_id, ENTITY[kind], entity_id, _view(local, links), around, changed, known, deleted,
+            twin=twin if isinstance(twin, int) else None, tasks=mapping.tasks if mapping is not None else (),
+        )  # fmt: skip
 
     def _around(self, created_at: float, updated_at: float) -> Surroundings:
         return Surroundings(created_at, updated_at, self.timezone, self.country, self.wording)
@@ -100,19 +108,38 @@ class Room:
             rows = await connection.fetch("select number from crm_contracts where enterprise_number = $1 and number = any ($2)", self.enterprise, list(numbers))
         return frozenset(row["number"] for row in rows)
 
+    async def unpaired(self, kind: RecordType, phones: Sequence[str], titles: Sequence[str]) -> Mapping[int, Signs]:
+        """As SyncRoom says."""
+        async with self.db.tenant(self.enterprise) as connection:
+            found = await self.mappings.unpaired(connection, self.enterprise, kind, phones, titles)
+        return {number: signs_of_record(kind, {"name": name, "phone": phone}) for number, name, phone in found}
+
+    async def taken(self, entity_type: str, ids: Sequence[int]) -> frozenset[int]:
+        """As SyncRoom says."""
+        async with self.db.tenant(self.enterprise) as connection:
+            return frozenset(await self.mappings.of_entities(connection, self.enterprise, entity_type, ids))
+
     # -- keeping -------------------------------------------------------------------------------------------------------------------
 
     async def keep(self, batch: Sequence[Delivery], kept: Sequence[Kept]) -> Sequence[Outcome]:
-        """As SyncRoom says. Each in a transaction of its own: none waits for another's row while it holds one."""
-        return [await self._keep(delivery, one) for delivery, one in zip(batch, kept, strict=True)]
+        """As SyncRoom says. What was found as it was left, together; all else each in a transaction of its own: none waits for another's row while it
+        holds one."""
+        still = [(delivery, one) for delivery, one in zip(batch, kept, strict=True) if _is_still(delivery, one)]
+        if still:
+            async with self.db.tenant(self.enterprise) as connection:
+                await self.mappings.touch(connection, self.enterprise, [key for delivery, _ in still if (key := _key(delivery.record)) is not None])
+                await self.errors.resolve(connection, self.enterprise, [str(delivery.record) for delivery, _ in still])
+        return [one.outcome if _is_still(delivery, one) else await self._keep(delivery, one) for delivery, one in zip(batch, kept, strict=True)]
 
     async def _keep(self, delivery: Delivery, kept: Kept) -> Outcome:
         outcome = kept.outcome
         if isinstance(outcome, Delivered):
             try:
                 async with self.db.tenant(self.enterprise) as connection:
-                    await self._store(connection, delivery, kept)
-                    await self.errors.resolve(connection, self.enterprise, str(delivery.record))
+                    written = await self._store(connection, delivery, kept)
+                    await self.errors.resolve(connection, self.enterprise, [str(delivery.record)])
+                if written:
+                    self.told(written)
                 return outcome
             except asyncpg.UniqueViolationError as error:
                 is_number = "crm_contracts" in (error.constraint_name or "")
@@ -125,20 +152,34 @@ class Room:
             await self.errors.note(connection, self.enterprise, _failure(delivery, kept.pair, outcome))
         return outcome
 
-    async def _store(self, connection: Connection, delivery: Delivery, kept: Kept) -> None:
+    async def _store(self, connection: Connection, delivery: Delivery, kept: Kept) -> list[CrmRecord]:
+        """Gives the record that was written, as it was and as it is."""
         pair, enterprise = kept.pair, self.enterprise
-        if kept.gone:
+        if pair.entity_type == TASK:
+            await self._store_task(connection, pair, kept.deals)
+        elif kept.gone:
             if pair.kind is not None and pair.record_id is not None:
                 await self.mappings.mark_deleted(connection, enterprise, pair.kind, pair.record_id, "remote")
         elif kept.instead is not None:
             await self._hand_over(connection, kept, *kept.instead)
+        elif kept.twin is not None:
+            await plan(connection, enterprise, [lane(*kept.twin)], "pull", twin=kept.entity_id)
         elif pair.kind is not None and pair.record_id is not None and pair.local is None:
             if pair.elsewhere:
                 await plan(connection, enterprise, [lane(pair.kind, pair.record_id)], "pull")
             elif not pair.deleted:
                 await self.mappings.mark_deleted(connection, enterprise, pair.kind, pair.record_id, "local")
         elif kept.known is not None:
-            await self._store_pair(connection, delivery, kept)
+            return await self._store_pair(connection, delivery, kept)
+        return []
+
+    async def _store_task(self, connection: Connection, pair: Pair, deals: Sequence[int]) -> None:
+        """A task was made, changed or deleted: the deals that it is about, and those that it was about, are looked at again, where they are synced."""
+        assert pair.entity_id is not None
+        had = await self.mappings.with_task(connection, self.enterprise, pair.entity_id)
+        now = await self.mappings.of_entities(connection, self.enterprise, "deal", deals)
+        synced = [lane(one.local_type, one.local_id) for one in [*had, *now.values()] if one.deleted is None]
+        await plan(connection, self.enterprise, list(dict.fromkeys(synced)), "pull")
 
     async def _hand_over(self, connection: Connection, kept: Kept, kind: RecordType, record_id: int) -> None:
         """An entity that was made from here: its record's lane goes on with it; one whose record is gone is not made anew."""
@@ -152,7 +193,7 @@ class Room:
             await self.mappings.put(connection, self.enterprise, mapping, direction="to")
         await self.mappings.mark_deleted(connection, self.enterprise, kind, record_id, "local")
 
-    async def _store_pair(self, connection: Connection, delivery: Delivery, kept: Kept) -> None:
+    async def _store_pair(self, connection: Connection, delivery: Delivery, kept: Kept) -> list[CrmRecord]:
         pair, kind = kept.pair, kept.kind
         assert kind is not None
         assert kept.known is not None
@@ -161,6 +202,7 @@ class Room:
         agreed = {name: value for name, value in kept.known.agreed.items() if name not in missing}
         if pair.record_id is None:
             record = await self.records.make(connection, self.enterprise, kind, fields, BITRIX24, kept.changed_at)
+            written = [record]
         else:
             record = await self.records.locked(connection, self.enterprise, kind, pair.record_id)
             before = self._loaded[kind, pair.record_id]
@@ -168,12 +210,14 @@ class Room:
             skipped = {name for name in kept.apply if _names(kind).get(name) in fields.keys() - still.keys()}
             base = pair.known.agreed if pair.known is not None else {}
             agreed = {name: base[name] if name in skipped else value for name, value in agreed.items() if name not in skipped or name in base}
-            await self.records.change(connection, self.enterprise, record, still, BITRIX24, kept.changed_at)
+            after = await self.records.change(connection, self.enterprise, record, still, BITRIX24, kept.changed_at)
+            written = [record, after] if after is not record else []
         direction = "to" if kept.to_portal else "from" if kept.apply else None
         mapping = SyncMapping(kind, record.id, pair.entity_type, kept.entity_id, agreed, kept.known.shown, kept.known.written, kept.known.changed_at)
         conflicts = [{**one, "at": kept.changed_at} for one in kept.conflicts]
         is_new = await self.mappings.put(connection, self.enterprise, mapping, direction=direction, conflicts=conflicts, tasks=kept.tasks)
         await self._follow_up(connection, delivery, kind, record.id, kept.apply, missing, is_new=is_new)
+        return written
 
     async def _fields(self, connection: Connection, kind: RecordType, view: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
         """A record's fields of a view's, and the links whose other end is not here."""
@@ -251,6 +295,10 @@ def _view(record: CrmRecord, links: _Links) -> dict[str, Any]:
 def _key(record: Record) -> Key | None:
     """None: it is an entity's lane."""
     return None if record.type.startswith(ENTITY_LANE) else (RecordType(record.type), int(record.id))
+
+
+def _is_still(delivery: Delivery, kept: Kept) -> bool:
+    return isinstance(kept.outcome, Delivered) and kept.is_still and not delivery.payload.get("then")
 
 
 def _failure(delivery: Delivery, pair: Pair, outcome: Outcome) -> Failure:

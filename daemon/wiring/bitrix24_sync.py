@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from adapters.bitrix24.config import Bitrix24Settings
 from adapters.bitrix24.sync_comments import Wording
 from adapters.bitrix24.sync_fields import ENTITY
+from adapters.bitrix24.sync_room import TASK
 from daemon.errors import NotFound, VochidError
 from daemon.model.call import iso
-from daemon.model.crm_record import RecordChange, RecordType
+from daemon.model.crm_record import CrmRecord, RecordChange, RecordType
 from daemon.model.delivery import Record
 from daemon.store.crm_records import CrmRecordRepository
 from daemon.store.integration_errors import IntegrationErrors
@@ -26,7 +28,8 @@ SERVICE_NAME = "Битрикс24"  # as the predecessor's answers named it
 
 
 class Bitrix24Sync:
-    """`wake` tells the dispatcher that something was committed; `wake_jobs` is set by the runner of jobs."""
+    """`wake` tells the dispatcher that something was committed; `wake_jobs` is set by the runner of jobs, `told` by the composition root: it hears of records
+    that a sync has written, as they were and as they are."""
 
     def __init__(self, db: Database, tenants: Tenants, records: CrmRecordRepository, owner: str, wake: Callable[[str, str], None]) -> None:
         self._db = db
@@ -34,6 +37,7 @@ class Bitrix24Sync:
         self._records = records
         self._wake = wake
         self.wake_jobs: Callable[[], None] = lambda: None
+        self.told: Callable[[str, Sequence[CrmRecord]], None] = lambda *_: None
         self.mappings = SyncMappings(db)
         self.errors = IntegrationErrors(db, BITRIX24)
         self.jobs = SyncJobs(db, owner, BITRIX24)
@@ -52,7 +56,7 @@ class Bitrix24Sync:
             raise NotFound(f"there is no enterprise {enterprise}")
         one, settings = tenancy.enterprise, self.settings(enterprise)
         wording = Wording.RU if settings is None or settings.is_russian else Wording.EN
-        return Room(self._db, self._records, self.mappings, self.errors, enterprise, one.timezone, one.country, wording)
+        return Room(self._db, self._records, self.mappings, self.errors, enterprise, one.timezone, one.country, wording, partial(self.told, enterprise))
 
     # -- what changed --------------------------------------------------------------------------------------------------------------
 
@@ -87,11 +91,12 @@ class Bitrix24Sync:
         return [lane(RecordType(row["local_type"]), row["local_id"]) for row in rows]
 
     async def heard(self, enterprise: str, entity_type: str, entity_id: int) -> bool:
-        """An entity changed there. False: the sync is switched off."""
-        if self.settings(enterprise) is None or entity_type not in ENTITY.values():
+        """An entity, or a task, changed there. False: the sync is switched off."""
+        if self.settings(enterprise) is None or entity_type not in (*ENTITY.values(), TASK):
             return False
         async with self._db.tenant(enterprise) as connection:
-            await plan(connection, enterprise, await self.lanes(connection, enterprise, entity_type, [entity_id]), "pull")
+            lanes = [entity_lane(TASK, entity_id)] if entity_type == TASK else await self.lanes(connection, enterprise, entity_type, [entity_id])
+            await plan(connection, enterprise, lanes, "pull")
         self._wake(enterprise, BITRIX24)
         return True
 

@@ -11,6 +11,7 @@ from lab.crm.bitrix24_entities import CRM_EVENTS, Entities
 if TYPE_CHECKING:
     from lab.crm.bitrix24 import Bitrix24Sandbox
 
+MAX_HITS = 20  # of one type, of crm.duplicate.findbycomm
 EVENTS = ("ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART", *CRM_EVENTS)
 Method = Callable[[Params], Awaitable[Any]]
 
@@ -24,7 +25,8 @@ class Office:
             "user.get": self._users, "user.current": self._current, "user.update": self._user_update, "profile": self._current, "scope": self._scope,
             "app.info": self._app_info, "event.bind": self._bind, "event.unbind": self._unbind, "event.get": self._events,
             "crm.duplicate.findbycomm": self._duplicates, "tasks.task.add": self._task_add, "tasks.task.get": self._task_get,
-            "tasks.task.complete": self._task_complete, "tasks.task.list": self._task_list,
+            "tasks.task.complete": self._task_complete, "tasks.task.list": self._task_list, "tasks.task.update": self._task_update,
+            "tasks.task.delete": self._task_delete,
         }  # fmt: skip
         self.methods |= Entities(box).methods
 
@@ -94,8 +96,9 @@ class Office:
         found: dict[str, list[int]] = {}
         for value in values[:20]:
             for entity in self._box.data.find_entities(str(value)):
-                found.setdefault(entity.kind, []).append(entity.id)
-        return found or self._box.switches.empty_map
+                if params.text("entity_type") in ("", entity.kind) and entity.id not in found.get(entity.kind, []):
+                    found.setdefault(entity.kind, []).append(entity.id)
+        return {kind: ids[:MAX_HITS] for kind, ids in found.items()} or self._box.switches.empty_map
 
     # -- tasks -----------------------------------------------------------------------------------------------------------------------------
 
@@ -109,6 +112,7 @@ class Office:
             raise RestError(400, "ERROR_CORE", "Не указан исполнитель<br>")
         task_id = str(self._box.data.new_id())
         self._box.data.tasks[task_id] = {**fields, "status": "2"}
+        self._box.tell("ONTASKADD", int(task_id))
         return {"task": self._task_json(task_id)}
 
     async def _task_get(self, params: Params) -> Any:
@@ -126,7 +130,22 @@ class Office:
         if self._box.data.tasks[task_id]["status"] == "5":
             raise RestError(400, "ERROR_CORE", "Действие над задачей не разрешено<br>")
         self._box.data.tasks[task_id]["status"] = "5"
+        self._box.tell("ONTASKUPDATE", int(task_id))
         return {"task": self._task_json(task_id)}
+
+    async def _task_update(self, params: Params) -> Any:
+        task_id, fields = self._task_id(params), params.get("fields")
+        if not isinstance(fields, dict):
+            raise RestError(400, "100", "Could not find value for parameter {fields} (internal error)")
+        self._box.data.tasks[task_id] |= fields
+        self._box.tell("ONTASKUPDATE", int(task_id))
+        return {"task": self._task_json(task_id)}
+
+    async def _task_delete(self, params: Params) -> Any:
+        task_id = self._task_id(params)
+        del self._box.data.tasks[task_id]
+        self._box.tell("ONTASKDELETE", int(task_id))
+        return {"task": True}
 
     def _task_id(self, params: Params) -> str:
         task_id = params.text("taskId")
@@ -136,4 +155,5 @@ class Office:
 
     def _task_json(self, task_id: str) -> dict[str, Any]:
         task = self._box.data.tasks[task_id]
-        return {"id": task_id, "title": task["TITLE"], "responsibleId": str(task["RESPONSIBLE_ID"]), "status": task["status"]}
+        about = task.get("UF_CRM_TASK") or False  # false where it is about nothing
+        return {"id": task_id, "title": task["TITLE"], "responsibleId": str(task["RESPONSIBLE_ID"]), "status": task["status"], "ufCrmTask": about}

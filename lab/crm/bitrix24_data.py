@@ -143,6 +143,7 @@ class PortalData:
         self.entities: dict[tuple[str, int], Entity] = {}
         self.ids: dict[str, list[int]] = defaultdict(list)  # by kind, ascending
         self.by_origin: dict[tuple[str, str], list[int]] = {}
+        self.by_phone: dict[str, dict[tuple[str, int], Entity]] = defaultdict(dict)
         self.tasks: dict[str, dict[str, Any]] = {}
         self.lines: dict[str, dict[str, Any]] = {}
         self.handlers: list[tuple[str, str]] = []
@@ -165,6 +166,7 @@ class PortalData:
         entity = Entity(self.new_id(), kind, name, [digits(phone) for phone in phones], assigned, fields or {})
         self.entities[kind, entity.id] = entity
         self.ids[kind].append(entity.id)
+        self.set_phones(entity, entity.phones)
         self.touch(entity, is_new=True)
         return entity
 
@@ -177,13 +179,22 @@ class PortalData:
     def remove_entity(self, entity: Entity) -> None:
         del self.entities[entity.kind, entity.id]
         self.ids[entity.kind].remove(entity.id)
+        self.set_phones(entity, [])
         if (origin := entity.fields.get("ORIGIN_ID")) and (ids := self.by_origin.get((entity.kind, origin))):
             ids.remove(entity.id)
 
     def find_entities(self, phone: str) -> list[Entity]:
         """By the number's digits, contacts first."""
         order = ("CONTACT", "COMPANY", "LEAD", "DEAL")
-        return sorted((e for e in self.entities.values() if digits(phone) in e.phones), key=lambda e: (order.index(e.kind), e.id))
+        return sorted(self.by_phone[digits(phone)].values(), key=lambda e: (order.index(e.kind), e.id))
+
+    def set_phones(self, entity: Entity, phones: list[str]) -> None:
+        """Its numbers from now on, in digits."""
+        for phone in entity.phones:
+            self.by_phone[phone].pop((entity.kind, entity.id), None)
+        entity.phones = phones
+        for phone in phones:
+            self.by_phone[phone][entity.kind, entity.id] = entity
 
     def finished(self) -> list[PortalCall]:
         """Calls in the statistics, in the order in which they were finished."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Method = Callable[[Params], Awaitable[Any]]
 KINDS = {"contact": "CONTACT", "lead": "LEAD", "company": "COMPANY", "deal": "DEAL"}
-CRM_EVENTS = tuple(f"ONCRM{kind}{what}" for kind in ("CONTACT", "COMPANY", "DEAL") for what in ("ADD", "UPDATE", "DELETE"))
+CRM_EVENTS = tuple(f"ON{kind}{what}" for kind in ("CRMCONTACT", "CRMCOMPANY", "CRMDEAL", "TASK") for what in ("ADD", "UPDATE", "DELETE"))
 MULTI = ("PHONE", "EMAIL")
 ZONE = ZoneInfo("Europe/Minsk")
 _COMMON = ("ASSIGNED_BY_ID", "COMMENTS", "SOURCE_ID", "ORIGINATOR_ID", "ORIGIN_ID", "OPENED")
@@ -87,11 +87,7 @@ class Entities:
         return True
 
     def _get(self, kind: str, params: Params) -> dict[str, Any]:
-        entity = self._found(kind, params)
-        if self._box.switches.stale_reads > 0 and entity.before is not None:
-            self._box.switches.stale_reads -= 1
-            return entity.before
-        return self.shown(entity)
+        return self._read(self._found(kind, params))
 
     def _delete(self, kind: str, params: Params) -> bool:
         entity = self._found(kind, params)
@@ -117,6 +113,13 @@ class Entities:
 
     # -- inside --------------------------------------------------------------------------------------------------------------------
 
+    def _read(self, entity: Entity) -> dict[str, Any]:
+        """As it is, or as a copy that lags still has it."""
+        if self._box.switches.stale_reads > 0 and entity.before is not None:
+            self._box.switches.stale_reads -= 1
+            return entity.before
+        return self.shown(entity)
+
     def _found(self, kind: str, params: Params) -> Entity:
         number = params.text("id")
         if not number.isdecimal():
@@ -128,8 +131,12 @@ class Entities:
 
     def _matching(self, kind: str, wanted: dict[str, Any]) -> list[Entity]:
         data = self._box.data
-        if "ORIGIN_ID" in wanted:
-            ids = data.by_origin.get((kind, str(wanted["ORIGIN_ID"])), [])
+        if (origins := wanted.get("@ORIGIN_ID", wanted.get("ORIGIN_ID"))) is not None:
+            ids = sorted(one for origin in _several(origins) for one in data.by_origin.get((kind, str(origin)), []))
+        elif "@ID" in wanted:
+            named = {int(one) for one in _several(wanted["@ID"]) if str(one).isdecimal()}
+            ids = sorted(one for one in named if (kind, one) in data.entities)
+            wanted = {key: value for key, value in wanted.items() if key != "@ID"}
         else:
             every = data.ids[kind]
             after = wanted.get(">ID")
@@ -142,7 +149,7 @@ class Entities:
         sign = key[: len(key) - len(name)]
         if name == "ID":
             held: Any = entity.id
-            value = [int(one) for one in value] if isinstance(value, list) else int(value)
+            value = [int(one) for one in value] if isinstance(value, list) else int(value or 0)
         elif name == "DATE_MODIFY":
             held, value = datetime.fromisoformat(entity.fields["DATE_MODIFY"]), datetime.fromisoformat(str(value))
         elif name in MULTI:
@@ -178,7 +185,7 @@ class Entities:
                 entity.fields[name] = "" if value is None else str(value) if not isinstance(value, list) else value
         names = [str(entity.fields[key]) for key in ("TITLE", "NAME", "LAST_NAME") if entity.fields.get(key)]
         entity.name = " ".join(names) or entity.name
-        entity.phones = [digits(row["VALUE"]) for row in entity.multi.get("PHONE", [])] or entity.phones
+        self._box.data.set_phones(entity, [digits(row["VALUE"]) for row in entity.multi.get("PHONE", [])] or entity.phones)
         if entity.fields.get("ORIGIN_ID"):
             ids = self._box.data.by_origin.setdefault((entity.kind, entity.fields["ORIGIN_ID"]), [])
             if entity.id not in ids:
@@ -195,7 +202,8 @@ class Entities:
                 there |= {"VALUE": value, "VALUE_TYPE": str(row.get("VALUE_TYPE") or there["VALUE_TYPE"])}
             elif value:
                 held.append({"ID": str(self._box.data.new_id()), "VALUE_TYPE": str(row.get("VALUE_TYPE") or "WORK"), "VALUE": value, "TYPE_ID": name})
-        entity.phones = [digits(row["VALUE"]) for row in held] if name == "PHONE" else entity.phones
+        if name == "PHONE":
+            self._box.data.set_phones(entity, [digits(row["VALUE"]) for row in held])
 
     def shown(self, entity: Entity) -> dict[str, Any]:
         """As get gives it."""
@@ -219,7 +227,7 @@ class Entities:
         return seen
 
     def _selected(self, entity: Entity, select: list[str]) -> dict[str, Any]:
-        seen = self.shown(entity)
+        seen = self._read(entity)
         if "*" in select:
             return {name: value for name, value in seen.items() if name not in MULTI or name in select}
         return {name: seen.get(name) for name in {*select, "ID"} if name in seen}
@@ -258,10 +266,23 @@ class EventQueue:
                 await asyncio.sleep(wait_s)
             for handler in [where for what, where in self._box.data.handlers if what == event]:
                 try:
-                    await self._box.send(event, {"FIELDS][ID": str(entity_id)}, handler)
+                    await self._box.send(event, _told(event, entity_id), handler)
                 except (OSError, aiohttp.ClientError):
                     continue
                 self.sent += 1
+
+
+def _told(event: str, number: int) -> dict[str, str]:
+    """An event's data: the id; of a task the same before and after, with a word for what there is not."""
+    if not event.startswith("ONTASK"):
+        return {"FIELDS][ID": str(number)}
+    there_is = {"FIELDS_BEFORE": not event.endswith("ADD"), "FIELDS_AFTER": not event.endswith("DELETE")}
+    told = {(f"{name}][ID" if there else name): (str(number) if there else "undefined") for name, there in there_is.items()}
+    return {**told, "IS_ACCESSIBLE_BEFORE": "undefined", "IS_ACCESSIBLE_AFTER": "undefined"}
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _given(params: Params) -> dict[str, Any]:
