@@ -31,6 +31,11 @@ SECRET = "секрет"
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> None:
+    """None: the deadlines themselves are tried here, by a clock of the test's own."""
+
+
 def sent(outputs: list[object]) -> list[Frame]:
     data = b"".join(output.data for output in outputs if isinstance(output, Write))
     return [frame for frame in FrameReader().feed(data) if isinstance(frame, Frame)]
