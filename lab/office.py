@@ -6,6 +6,7 @@ The world is a second Asterisk that plays all SIP user agents; it is steered ove
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import socket
 from dataclasses import dataclass
@@ -89,11 +90,20 @@ noload = app_festival.so
 """
 
 
+PORTS = range(10_000, 20_000)  # below what the kernel gives to whoever asks for any port: none of these is taken between choosing and binding
+_NEXT_PORT = itertools.count(secrets.randbelow(len(PORTS)))
+
+
 def free_port(kind: int = socket.SOCK_STREAM, *, near: int = 0) -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", near))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nobody holds: another one each time, or `near`. OSError when `near` is taken, or all are."""
+    for port in (near,) if near else (PORTS[next(_NEXT_PORT) % len(PORTS)] for _ in PORTS):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no port is free" if not near else f"port {near} is taken")
 
 
 @dataclass(frozen=True)
