@@ -32,7 +32,7 @@ def environment(*arguments: str, script: str = "smart-redirect", caller: str = "
     return "".join(f"{name}: {value}\n" for name, value in pairs).encode() + b"\n"
 
 
-async def ask(address: str, *arguments: str, deadline_s: float = 30.0, **more: str) -> Asked:
+async def ask(address: str, *arguments: str, deadline_s: float = 60.0, **more: str) -> Asked:
     """One AGI() against `host:port`. Raises TimeoutError when the server holds the call beyond `deadline_s`."""
     host, _, port = address.rpartition(":")
     asked, started = Asked(), time.perf_counter()

@@ -26,7 +26,7 @@ BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 class FakePbx:
     """One manager port on loopback. `login`: accept, refuse, in_use or silent. `answers`: False, and it only listens.
 
-    `originate`: what an Originate is answered with; "silent": nothing, "drop": the connection goes instead. `heard_at`: when, by
+    `originate`: what an Originate is answered with; "silent": nothing, "drop": the connection goes instead, and the channel lives. `heard_at`: when, by
     time.perf_counter(), the bytes of each Originate came.
     """
 
@@ -45,6 +45,7 @@ class FakePbx:
     originate: str = QUEUED
     heard_at: list[float] = field(default_factory=list)
     logins: int = 0
+    accepted: int = 0  # of these
     port: int = 0
     tls: ssl.SSLContext | None = None
 
@@ -52,6 +53,7 @@ class FakePbx:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.connected = asyncio.Event()
+        self.looked_at = asyncio.Event()  # whoever logged in last has asked what lives and got its answer: what is sent from now on, it hears as news
 
     async def start(self) -> None:
         """Listens on a free port."""
@@ -79,6 +81,12 @@ class FakePbx:
         self.connected.clear()
         for writer in list(self._writers):
             writer.transport.abort()
+
+    def hang_up(self) -> None:
+        """Closes every connection once what was sent has left."""
+        self.connected.clear()
+        for writer in list(self._writers):
+            writer.close()
 
     def send(self, data: bytes) -> None:
         """Sends raw bytes to everybody who is logged in."""
@@ -134,9 +142,11 @@ class FakePbx:
                 for uniqueid in self.channels:
                     self._reply(writer, action_id, [("Event", "CoreShowChannel"), ("Uniqueid", uniqueid), ("Linkedid", self.channels[0])])
                 self._reply(writer, action_id, [("Event", "CoreShowChannelsComplete"), ("EventList", "Complete"), ("ListItems", str(len(self.channels)))])
+                self.looked_at.set()
             case "Originate":
                 self.heard_at.append(time.perf_counter())
                 if self.originate == "drop":
+                    self.channels = [frame.get("ChannelId") or ""]
                     self.drop()
                 elif self.originate != "silent":
                     response = "Success" if self.originate == QUEUED else "Error"
@@ -173,6 +183,8 @@ class FakePbx:
             return False
         self._reply(writer, action_id, [("Response", "Success"), ("Message", "Authentication accepted")])
         self._writers.add(writer)
+        self.accepted += 1
+        self.looked_at.clear()
         self.connected.set()
         if self.boots:
             writer.write(b"Event: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n")

@@ -18,7 +18,7 @@ async def _looked_for(stage: Stage, line: str = FIND_ME) -> Placed:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave(MOBILE, "answer")
     call = await stage.phones.call(line, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     return call
 
 
@@ -46,7 +46,7 @@ async def find_me_declined(stage: Stage) -> None:
     call = await _looked_for(stage)
     await _asked(stage, MOBILE)
     await stage.phones.press_callee(MOBILE, "2")
-    await asyncio.wait_for(call.ended.wait(), 20)
+    await asyncio.wait_for(call.ended.wait(), 30)
 
 
 @scenario("FollowMe reaches the mobile's answering machine, which presses nothing: nobody talked.", inbound("no_answer", rang=["150"]))
@@ -114,7 +114,7 @@ async def paged_beside_a_talk(stage: Stage) -> None:
 async def _reached_150(stage: Stage) -> Placed:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(KEYS, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.6)
     return call
 

@@ -30,7 +30,7 @@ async def _reaches_161(stage: Stage) -> tuple[Placed, Line]:
     call = await stage.phones.call(SOFT, caller=CUSTOMER)
     line = await stage.soft.called("161")
     await line.talk()
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.6)
     return call, line
 
@@ -39,7 +39,7 @@ async def _reaches_150(stage: Stage) -> Placed:
     """A customer calls 150, who answers and may transfer by keys."""
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(KEYS, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.6)
     return call
 
@@ -135,7 +135,7 @@ async def blonde_by_phone(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", delay_s=2)
     await line.hold()
     consult = stage.soft.call("161", "150")
-    await asyncio.wait_for(consult.ringing.wait(), 5)
+    await asyncio.wait_for(consult.ringing.wait(), 30)
     await asyncio.sleep(0.5)
     await line.refer("150", consult)
     await asyncio.sleep(2)
@@ -152,7 +152,7 @@ async def blonde_not_answered(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await line.hold()
     consult = stage.soft.call("161", "150")
-    await asyncio.wait_for(consult.ringing.wait(), 5)
+    await asyncio.wait_for(consult.ringing.wait(), 30)
     await asyncio.sleep(0.5)
     await line.refer("150", consult)
     await asyncio.sleep(1)
@@ -206,7 +206,7 @@ async def blind_to_busy(stage: Stage) -> None:
     call, line = await _reaches_161(stage)
     await stage.phones.behave("150", "hangup", arg="17")
     await line.refer("150")
-    await asyncio.wait_for(call.ended.wait(), 10)
+    await asyncio.wait_for(call.ended.wait(), 30)
 
 
 @scenario(
@@ -290,7 +290,7 @@ async def redirected(stage: Stage) -> None:
     stage.soft.behave("161", "redirect", to="152")
     await stage.phones.behave("152", "answer")
     call = await stage.phones.call(SOFT, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call)
 
 
@@ -389,7 +389,7 @@ async def _picked_up(stage: Stage, dialled: str) -> None:
     call = await stage.phones.call(ONE_PHONE, caller=CUSTOMER)
     await asyncio.sleep(0.9)
     stage.soft.call("161", dialled)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -417,13 +417,13 @@ async def pickup_by_replaces(stage: Stage) -> None:
     ringing = await stage.soft.called("162")
     await asyncio.sleep(0.6)
     stage.soft.call("163", "162", replaces=ringing)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
 async def _parked(line: Line) -> None:
     """The PBX has read out the slot to who parked, and they put the phone down."""
-    await asyncio.wait_for(line.referred.wait(), 10)
+    await asyncio.wait_for(line.referred.wait(), 30)
     await line.hangup()
 
 
@@ -439,7 +439,7 @@ async def parked_and_fetched(stage: Stage) -> None:
     await line.refer("700", wait=False)
     await asyncio.sleep(1)
     fetched = await stage.phones.call("701", phone="151")
-    await asyncio.wait_for(fetched.answered.wait(), 10)
+    await asyncio.wait_for(fetched.answered.wait(), 30)
     await _hang_up(call, 1)
     await _parked(line)
 
@@ -478,10 +478,10 @@ async def parked_and_given_up(stage: Stage) -> None:
 )
 async def conference(stage: Stage) -> None:
     call = await stage.phones.call(ROOM, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.6)
     first = await stage.phones.call("630", phone="151")
-    await asyncio.wait_for(first.answered.wait(), 10)
+    await asyncio.wait_for(first.answered.wait(), 30)
     await asyncio.sleep(0.6)
     second = stage.soft.call("161", "630")
     await second.talk()
@@ -498,12 +498,12 @@ async def conference(stage: Stage) -> None:
 )
 async def conference_of_two_customers(stage: Stage) -> None:
     first = await stage.phones.call("630", phone="151")
-    await asyncio.wait_for(first.answered.wait(), 10)
+    await asyncio.wait_for(first.answered.wait(), 30)
     await asyncio.sleep(0.5)
     calls = []
     for number in (CUSTOMER, OTHER_CUSTOMER):
         calls.append(await stage.phones.call(ROOM, caller=number))
-        await asyncio.wait_for(calls[-1].answered.wait(), 10)
+        await asyncio.wait_for(calls[-1].answered.wait(), 30)
         await asyncio.sleep(0.6)
     for call in calls:
         await _hang_up(call, 0.6)
@@ -518,7 +518,7 @@ async def two_devices(stage: Stage) -> None:
     await stage.phones.behave("165", "ring")
     stage.soft.behave("165", "answer", delay_s=0.8)
     call = await stage.phones.call(TWO_PHONES, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -534,7 +534,7 @@ async def two_devices_missed(stage: Stage) -> None:
 async def local_optimised(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(BEHIND, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1.5)
 
 
@@ -545,7 +545,7 @@ async def follow_me_confirmed(stage: Stage) -> None:
     call = await stage.phones.call(FOLLOW_ME, caller=CUSTOMER)
     await asyncio.sleep(4)
     await stage.phones.press_callee(MOBILE, "1")
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -554,7 +554,7 @@ async def follow_me_not_confirmed(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave(MOBILE, "answer")
     call = await stage.phones.call(FOLLOW_ME, caller=CUSTOMER)
-    await asyncio.wait_for(call.ended.wait(), 20)
+    await asyncio.wait_for(call.ended.wait(), 30)
 
 
 @scenario("Desk and mobile ring together, the mobile is faster.", inbound("answered", rang=["150"], **talked(MOBILE)))
@@ -562,7 +562,7 @@ async def desk_and_mobile(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave(MOBILE, "answer", delay_s=0.6)
     call = await stage.phones.call(DESK_AND_MOBILE, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -571,7 +571,7 @@ async def desk_before_mobile(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", delay_s=0.8)
     await stage.phones.behave(MOBILE, "ring")
     call = await stage.phones.call(DESK_AND_MOBILE, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -583,7 +583,7 @@ async def reserve_trunk(stage: Stage) -> None:
     await stage.phones.behave("0" + RESERVED, "hangup", arg="34")
     await stage.phones.behave(RESERVED, "answer")
     call = await stage.phones.call(RESERVED, phone="151")
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -592,14 +592,14 @@ async def reserve_trunk_failed(stage: Stage) -> None:
     await stage.phones.behave("0" + RESERVED, "hangup", arg="34")
     await stage.phones.behave(RESERVED, "hangup", arg="34")
     call = await stage.phones.call(RESERVED, phone="151")
-    await asyncio.wait_for(call.ended.wait(), 15)
+    await asyncio.wait_for(call.ended.wait(), 30)
 
 
 @scenario("The gateway sends the line's own number as the caller's.", inbound("answered", customer_number=None, rang=["150"], **talked("150")))
 async def trunks_own_number(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(ONE_PHONE, caller=GROUP)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 
@@ -607,7 +607,7 @@ async def trunks_own_number(stage: Stage) -> None:
 async def colleagues_mobile(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(ONE_PHONE, caller=MOBILE)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await _hang_up(call, 1)
 
 

@@ -68,7 +68,7 @@ class Phones:
 
     async def __aenter__(self) -> Phones:
         self._supervisor.serve("world", self._link.run)
-        await asyncio.wait_for(self._ready.wait(), 15)
+        await asyncio.wait_for(self._ready.wait(), 60)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,7 +113,7 @@ class Phones:
             await self.do("PlayDTMF", ("Channel", channel), ("Digit", digit), ("Duration", "120"))
             await asyncio.sleep(0.2)
 
-    async def answered(self, number: str, timeout_s: float = 15) -> None:
+    async def answered(self, number: str, timeout_s: float = 30) -> None:
         """Until the called `number` is off the hook. Raises TimeoutError."""
         digits = "".join(filter(str.isdigit, number))
         async with asyncio.timeout(timeout_s):

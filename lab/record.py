@@ -32,7 +32,7 @@ async def stage(office: Office) -> AsyncIterator[tuple[Stage, Tape]]:
     link = Link("pbx", LinkTarget("127.0.0.1", office.ports.pbx_ami, "vochid", office.secret), tape, asyncio.Semaphore(1))
     supervisor.serve("pbx", link.run)
     try:
-        await asyncio.wait_for(tape.ready.wait(), 15)
+        await asyncio.wait_for(tape.ready.wait(), 60)
         async with Phones(office) as phones, Softphones(office.ports.soft_sip, office.ports.pbx_sip) as soft:
             yield Stage(phones, link, soft), tape
     finally:

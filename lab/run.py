@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from lab.office import free_port
+from lab.patient import VARIABLE
 
 READY_DEADLINE_S = 60.0
 
@@ -31,7 +32,7 @@ def short_directory(prefix: str) -> Path:
 
 @dataclass
 class DaemonProcess:
-    """`vochid run` with a data directory, ports and an admin token of its own."""
+    """`vochid run` with a data directory, ports and an admin token of its own. `patience`: which of its deadlines are long (lab/patient.py)."""
 
     data_dir: Path
     http: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
@@ -39,6 +40,7 @@ class DaemonProcess:
     fastagi: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     admin_token: str = field(default_factory=lambda: secrets.token_hex(16))
     extra: dict[str, str] = field(default_factory=dict)
+    patience: frozenset[str] = frozenset()
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -53,8 +55,14 @@ class DaemonProcess:
             "VOCHID_ADMIN_TOKEN": self.admin_token,
             "VOCHID_EGRESS_ALLOW": "127.0.0.0/8",
             "VOCHID_LOG_FORMAT": "json",
+            **({VARIABLE: ",".join(sorted(self.patience))} if self.patience else {}),
             **self.extra,
         }
+
+    @property
+    def program(self) -> list[str]:
+        """What a command begins with."""
+        return [sys.executable, "-m", "lab.patient" if self.patience else "daemon"]
 
     @property
     def log(self) -> Path:
@@ -70,7 +78,7 @@ class DaemonProcess:
         """Starts it and waits until it is ready; RuntimeError with the log's end when it is not."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "daemon", "run", env=self.environment, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                *self.program, "run", env=self.environment, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(int(READY_DEADLINE_S * 10)):
@@ -84,7 +92,7 @@ class DaemonProcess:
 
     def client(self) -> httpx.AsyncClient:
         """An API client with the super-admin's token."""
-        return httpx.AsyncClient(base_url=f"http://{self.http}", headers={"Authorization": f"Bearer {self.admin_token}"}, trust_env=False, timeout=15)
+        return httpx.AsyncClient(base_url=f"http://{self.http}", headers={"Authorization": f"Bearer {self.admin_token}"}, trust_env=False, timeout=60)
 
     async def put(self, document: dict[str, Any]) -> None:
         """Stores an enterprise document."""

@@ -141,7 +141,7 @@ async def queue_timed_out(stage: Stage) -> None:
 async def menu_then_answered(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", delay_s=0.4)
     call = await stage.phones.call(MENU, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.8)
     await call.press("1")
     await asyncio.sleep(2.5)
@@ -151,7 +151,7 @@ async def menu_then_answered(stage: Stage) -> None:
 @scenario("The customer hangs up in the menu.", inbound("cancelled", line=MENU))
 async def menu_given_up(stage: Stage) -> None:
     call = await stage.phones.call(MENU, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.8)
     await call.hangup()
 
@@ -160,7 +160,7 @@ async def menu_given_up(stage: Stage) -> None:
 async def voicemail(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     call = await stage.phones.call(MAILBOX, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(1.5)
     await call.hangup()
 
@@ -174,7 +174,7 @@ async def announcement_only(stage: Stage) -> None:
 async def anonymous(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     call = await stage.phones.call(ONE_PHONE, caller="anonymous")
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(1)
     await call.hangup()
 
@@ -222,14 +222,14 @@ async def forwarded_to_mobile(stage: Stage) -> None:
 
 async def _manager_dials(stage: Stage, to: str, talk_s: float = 1.5) -> None:
     call = await stage.phones.call(to, phone="151")
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(talk_s)
     await call.hangup()
 
 
 async def _manager_dials_in_vain(stage: Stage, to: str) -> None:
     call = await stage.phones.call(to, phone="151")
-    await asyncio.wait_for(call.ended.wait(), 15)
+    await asyncio.wait_for(call.ended.wait(), 30)
 
 
 @scenario("151 calls a customer, who answers.", outbound("answered", line=GROUP, **talked("151")))
@@ -383,7 +383,7 @@ async def twenty_at_once(stage: Stage) -> None:
     for number in TWENTY:
         calls.append(await stage.phones.call(ONE_PHONE, caller=number))
         await asyncio.sleep(0.04)
-    await asyncio.gather(*(asyncio.wait_for(call.answered.wait(), 10) for call in calls))
+    await asyncio.gather(*(asyncio.wait_for(call.answered.wait(), 30) for call in calls))
     await asyncio.sleep(0.7)
     for call in calls:
         await call.hangup()

@@ -81,12 +81,12 @@ def talked(number: str) -> dict[str, str]:
 
 async def customer_calls(stage: Stage, line: str, talk_s: float = 1.2, name: str = "") -> None:
     call = await stage.phones.call(line, caller=CUSTOMER, caller_name=name)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(talk_s)
     await call.hangup()
 
 
-async def rings_until_refused(stage: Stage, line: str, timeout_s: float = 15) -> None:
+async def rings_until_refused(stage: Stage, line: str, timeout_s: float = 45) -> None:
     call = await stage.phones.call(line, caller=CUSTOMER)
     await asyncio.wait_for(call.ended.wait(), timeout_s)
 

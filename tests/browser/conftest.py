@@ -17,6 +17,7 @@ from lab.chromium import ensure_chromium
 from lab.crm.retailcrm import RetailCrmSandbox
 from lab.fakepbx import FakePbx
 from lab.office import PHONES
+from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 
 expect.set_options(timeout=30_000)  # of what does not come at all; what comes is not waited for
@@ -101,7 +102,7 @@ class Desk:
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[DaemonProcess]:
     """One for a file: its tests are of one worker and leave no enterprise behind."""
-    process, loop = DaemonProcess(short_directory("vochid-browser-")), asyncio.new_event_loop()
+    process, loop = DaemonProcess(short_directory("vochid-browser-"), patience=EVERYTHING), asyncio.new_event_loop()
     loop.run_until_complete(process.start())
     yield process
     loop.run_until_complete(process.stop())

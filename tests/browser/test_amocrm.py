@@ -59,7 +59,7 @@ async def test_an_administrator_connects_the_account_and_a_manager_calls_from_it
         }
     )
     await an_administrator_connects(desk, box)
-    await asyncio.wait_for(desk.pbx.connected.wait(), 15)
+    await asyncio.wait_for(desk.pbx.looked_at.wait(), 60)
     await a_manager_calls(desk, box)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -77,7 +78,7 @@ async def test_history_is_searched_filtered_and_paged_without_a_reload(desk: Des
     page = await settle(desk, 300)
     await page.goto(f"{desk.base}{E}/calls")
     rows = page.locator("#rows tr:not(.daybreak):not(#more)")
-    assert await rows.count() == 50
+    await expect(rows).to_have_count(50)
     await page.evaluate("window.same = true")
     await page.get_by_role("link", name="Показать более ранние").click()
     await expect(rows).to_have_count(100)
@@ -126,7 +127,7 @@ async def test_a_call_appears_on_the_board_by_itself_and_a_cut_stream_says_so(de
     recorded = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
     ring = recorded.index(b"\r\n\r\n", recorded.index(b"ChannelStateDesc: Ringing")) + 4
     talk = recorded.index(b"\r\n\r\n", recorded.rindex(b"Event: BridgeEnter")) + 4
-    await desk.pbx.connected.wait()
+    await asyncio.wait_for(desk.pbx.looked_at.wait(), 60)
     desk.pbx.send(recorded[:ring])
     card = page.locator('[data-lane="ringing"] .live-call')
     await expect(card.locator("strong")).to_have_text("+375 29 625-40-70")

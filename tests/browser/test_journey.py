@@ -15,6 +15,7 @@ from playwright.async_api import Page, async_playwright, expect
 from daemon.store.embedded import EmbeddedPostgres
 from lab.crm.retailcrm import RetailCrmSandbox
 from lab.office import PHONES, TRUNKS, Office
+from lab.patient import EVERYTHING
 from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.stage import CUSTOMER, ONE_PHONE, OTHER_CUSTOMER
@@ -23,7 +24,7 @@ from tests.browser.conftest import Desk
 pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 E = "/e/0367"
 THIRD_CUSTOMER = "+375259998877"
-SLOW_MS = 20_000  # for what waits on a phone, a file that has to be stable, or a CRM
+SLOW_MS = 60_000  # for what waits on a phone, a file that has to be stable, or a CRM
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Day:
         await self.phones.behave("150", "ring")
         rung = len(self.phones.shown.get("150", ()))
         call = await self.phones.call(ONE_PHONE, caller=customer, caller_name=name)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.phones.shown.get("150", ())) == rung:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.3)  # the caller's patience
@@ -73,7 +74,7 @@ async def day(chromium: str, asterisk_root: Path) -> AsyncIterator[Day]:
     office = await Office.start(asterisk_root)
     crm = RetailCrmSandbox(codes=PHONES)
     crm.switches.module_required = crm.switches.check_logo = True
-    daemon = DaemonProcess(short_directory("vochid-journey-"), fastagi=f"127.0.0.1:{office.ports.fastagi}")
+    daemon = DaemonProcess(short_directory("vochid-journey-"), fastagi=f"127.0.0.1:{office.ports.fastagi}", patience=EVERYTHING)
     try:
         await crm.start()
         await daemon.start()
@@ -277,7 +278,7 @@ async def retry_a_dead_letter(day: Day, page: Page) -> None:
     await crm.stop()
     await day.phones.behave("150", "answer")
     call = await day.phones.call(ONE_PHONE, caller=CUSTOMER)
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await call.hangup()
     await day.until_tried()
     await day.let_days_pass()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ async def test_a_caller_is_shown_with_the_record_on_the_board_in_the_history_and
     await expect(page.locator("#pulse")).to_have_text("обновляется")
     recorded = (GOLDEN / "inbound-not-answered/asterisk-22.ami").read_bytes()
     ring = recorded.index(b"\r\n\r\n", recorded.index(b"ChannelStateDesc: Ringing")) + 4
-    await desk.pbx.connected.wait()
+    await asyncio.wait_for(desk.pbx.looked_at.wait(), 60)
     desk.pbx.send(recorded[:ring])
     card = page.locator(".live-call")
     await expect(card.locator("strong")).to_have_text("Ирина Лис", timeout=30_000)

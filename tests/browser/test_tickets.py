@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_a_conversation_is_led_in_the_browser_and_answers_show_by_themselv
         await expect(page.locator(".message.ours").last.get_by_role("link", name="счёт.txt")).to_be_visible()
         await expect(page.locator(".message.ours .badge").last).to_have_text("доставлено")
         [file] = tma.tickets[key].messages[-1]["attachments"]
-        async with httpx.AsyncClient(trust_env=False) as tma_client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as tma_client:
             assert (await tma_client.get(file["url"])).text == "сумма"
         await page.get_by_label("Файлы").set_input_files({"name": "page.html", "mimeType": "text/html", "buffer": b"<script>"})
         await page.get_by_role("button", name="Отправить").click()
@@ -120,7 +121,7 @@ async def test_a_ticket_is_opened_by_hand_and_found_again(desk: Desk) -> None:
         await page.get_by_role("button", name="Открыть").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Заявка по звонку")
         await expect(page.locator(".lead")).to_contain_text("+375 29 625-40-70")
-        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {tma.token}"}) as former:
+        async with httpx.AsyncClient(trust_env=False, timeout=60, headers={"Authorization": f"Bearer {tma.token}"}) as former:
             body = {"ticket_id": str(uuid.uuid4()), "theme": "По-старому", "message": "текст", "attachments": [], "project": "tma"}
             assert (await former.post(f"{desk.base}/api/v1/support/ticket", json=body)).status_code == 201
         await page.goto(f"{desk.base}{E}/tickets")
@@ -131,7 +132,7 @@ async def test_a_ticket_is_opened_by_hand_and_found_again(desk: Desk) -> None:
         await expect(page.get_by_text("В этом состоянии обращений нет.")).to_be_visible()
         await page.get_by_label("Тема, телефон или номер").fill("254070")
         await expect(page.get_by_role("link", name="Заявка по звонку")).to_be_visible()
-        async with httpx.AsyncClient(trust_env=False) as nobody:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as nobody:
             assert (await nobody.post(f"{desk.base}{E}/tickets", data={"subject": "x", "message": "y"})).status_code in (303, 403)
     finally:
         await tma.stop()
@@ -148,7 +149,7 @@ async def test_a_callers_open_ticket_is_on_the_live_board_and_the_call_is_in_the
         await expect(page.locator("#pulse")).to_have_text("обновляется")
         recorded = (GOLDEN / "inbound-answered/asterisk-22.ami").read_bytes()
         ring = recorded.index(b"\r\n\r\n", recorded.index(b"ChannelStateDesc: Ringing")) + 4
-        await desk.pbx.connected.wait()
+        await asyncio.wait_for(desk.pbx.looked_at.wait(), 60)
         desk.pbx.send(recorded[:ring])
         badge = page.locator(".live-call .tickets").get_by_role("link", name=f"№ {opened.json()['id']} Счёт за июнь")
         await expect(badge).to_have_attribute("href", f"{E}/tickets/{opened.json()['id']}")

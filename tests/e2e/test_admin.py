@@ -17,6 +17,7 @@ from admin_http.app import ROUTES
 from admin_http.pages.registry import PAGES
 from daemon.model.person import Role
 from daemon.store.pool import Database
+from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 from tests.e2e.test_api import is_problem
 
@@ -34,7 +35,7 @@ class Admin:
     logins: dict[str, str]
 
     def browser(self, **headers: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", trust_env=False, timeout=15, headers=headers)
+        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", trust_env=False, timeout=60, headers=headers)
 
     @asynccontextmanager
     async def entered(self, login: str) -> AsyncIterator[httpx.AsyncClient]:
@@ -49,7 +50,7 @@ class Admin:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "daemon", *arguments, env=self.daemon.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 0, err.decode()
         return out.decode().strip()
 
@@ -63,7 +64,7 @@ async def token_of(browser: httpx.AsyncClient) -> str:
 
 @pytest.fixture(scope="module")
 def admin() -> Any:
-    daemon = DaemonProcess(short_directory("vochid-e2e-"))
+    daemon = DaemonProcess(short_directory("vochid-e2e-"), patience=EVERYTHING)
     house = Admin(daemon, {})
     loop = asyncio.new_event_loop()
     loop.run_until_complete(daemon.start())
@@ -401,10 +402,12 @@ async def test_what_goes_onto_a_pbx_is_shown_without_its_secret(admin: Admin) ->
 
 async def test_a_person_may_ask_who_gets_a_number_so_often_and_no_more(admin: Admin) -> None:
     async with admin.entered(admin.logins[Role.VIEWER]) as viewer, admin.entered(admin.logins[Role.ADMIN]) as other:
-        said = [(await viewer.post(f"/e/{OURS}/redirect/probe", data={"phone": "+375291112233"}, headers={"HX-Request": "true"})) for _ in range(12)]
-        assert 'class="result"' in said[0].text
+        said: list[httpx.Response] = []
+        while not said or 'class="result"' in said[-1].text:  # ten at once, then one every six seconds
+            said.append(await viewer.post(f"/e/{OURS}/redirect/probe", data={"phone": "+375291112233"}, headers={"HX-Request": "true"}))
+            assert len(said) < 100
+        assert len(said) > 10
         assert "HX-Trigger" in said[-1].headers  # a toast says to wait
-        assert 'class="result"' not in said[-1].text
         body = {"enterprise_number": OURS, "phone": "+375291112233"}
         assert (await viewer.post("/api/smart-redirect", json=body)).status_code in (403, 429)
         assert 'class="result"' in (await other.post(f"/e/{OURS}/redirect/probe", data={"phone": "1"}, headers={"HX-Request": "true"})).text
@@ -417,7 +420,7 @@ async def test_enterprises_come_in_pages_and_those_to_look_after_apart(admin: Ad
     async with admin.entered(admin.logins[Role.SUPER]) as browser:
         for page in ("1", "2", "99999999", "0", "x", "²", "-1"):
             assert (await browser.get("/enterprises", params={"page": page, "q": "ромаш"})).text.count("<strong>Ромашка") == 1
-        async with asyncio.timeout(15):  # nothing listens where the PBX should be
+        async with asyncio.timeout(30):  # nothing listens where the PBX should be
             while f">{OURS}</a>" not in (trouble := (await browser.get("/enterprises?show=trouble")).text):
                 await asyncio.sleep(0.2)
         assert "Ромашка" not in trouble

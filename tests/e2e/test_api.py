@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from admin_http.app import ROUTES
+from lab.patient import EVERYTHING
 from tests.e2e.conftest import NUMBER, House
 
 ONE = f"/api/enterprises/{NUMBER}"
@@ -80,7 +81,7 @@ def one_house() -> Any:
     from lab.fakepbx import FakePbx
     from lab.run import DaemonProcess, short_directory
 
-    daemon = DaemonProcess(short_directory("vochid-e2e-"))
+    daemon = DaemonProcess(short_directory("vochid-e2e-"), patience=EVERYTHING)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(daemon.start())
     yield House(daemon, FakePbx(), RetailCrmSandbox())
@@ -94,7 +95,7 @@ def test_no_two_routes_stand_in_one_place() -> None:
 
 
 async def test_every_route_wants_a_token_and_tells_a_stranger_nothing(one_house: House) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.http}", trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.http}", trust_env=False, timeout=60) as stranger:
         for method, written in [(route.method, path) for route in ROUTES for path in route.paths]:
             path = written.replace("{n}", NUMBER).replace("{crm}", "retailcrm").replace("{id}", "1").replace("{job}", "1")
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"Authorization": "Bearer " + "x" * 5_000}):
@@ -112,7 +113,7 @@ async def test_the_description_lists_every_route(one_house: House) -> None:
 
 
 async def test_the_operators_listener(one_house: House) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.metrics}", trust_env=False) as operator:
+    async with httpx.AsyncClient(base_url=f"http://{one_house.daemon.metrics}", trust_env=False, timeout=60) as operator:
         assert (await operator.get("/livez")).text == "ok\n"
         assert (await operator.get("/readyz")).status_code == 200
         assert "vochid_delivery_attempts_total" in (await operator.get("/metrics")).text
@@ -128,11 +129,11 @@ async def test_calls_deliveries_logs_stats_and_the_live_stream(house: House, api
     await api.put(ONE, json=house.document)
     await house.linked()
     news: list[tuple[str, dict[str, Any]]] = []
-    listening = asyncio.ensure_future(listen(house, news))
-    await asyncio.sleep(0.3)
+    opened = asyncio.Event()
+    listening = asyncio.ensure_future(listen(house, news, opened))
+    await asyncio.wait_for(opened.wait(), 30)
     await house.play("inbound-answered", "outbound-busy", "cyrillic-name", "internal-answered")
-    await house.journaled(3)
-    await asyncio.sleep(0.3)
+    await house.settled(4)
 
     calls = (await api.get(f"{ONE}/calls")).json()
     assert len(calls["items"]) == 4
@@ -168,13 +169,16 @@ async def test_calls_deliveries_logs_stats_and_the_live_stream(house: House, api
     health = (await api.get("/health")).json()
     assert health["status"] == "ok"
     assert health["pbxs"][0]["state"] == "ready"
+    async with asyncio.timeout(30):
+        while not {topic for topic, _ in news} >= {"call", "delivery"}:
+            await asyncio.sleep(0.05)
     listening.cancel()
-    assert {topic for topic, _ in news} >= {"call", "delivery"}
     assert all("id" in data for _, data in news)
 
 
-async def listen(house: House, news: list[tuple[str, dict[str, Any]]]) -> None:
+async def listen(house: House, news: list[tuple[str, dict[str, Any]]], opened: asyncio.Event) -> None:
     async with house.daemon.client() as client, client.stream("GET", f"{ONE}/live", timeout=None) as stream:
+        opened.set()
         topic = ""
         async for line in stream.aiter_lines():
             if line.startswith("event: "):
@@ -188,7 +192,7 @@ async def test_a_dead_letter_is_retried_and_another_discarded(house: House, api:
     await api.put(ONE, json=house.document)
     await house.linked()
     await house.play("inbound-not-answered", "inbound-busy", speed=20)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(dead := (await api.get(f"{ONE}/deliveries?state=dead")).json()["items"]) < 2 or "journal" not in {d["kind"] for d in dead}:
             await asyncio.sleep(0.1)
     journals = [d for d in dead if d["kind"] == "journal"]
@@ -209,7 +213,9 @@ async def test_an_enterprises_token_opens_its_own_enterprise_and_nothing_else(ho
     listed = await api.get(f"{ONE}/tokens")
     assert [t["name"] for t in listed.json()["items"]] == ["their own"]
     assert made.json()["token"] not in listed.text
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", headers={"Authorization": f"Bearer {made.json()['token']}"}, trust_env=False) as own:
+    async with httpx.AsyncClient(
+        base_url=f"http://{house.daemon.http}", headers={"Authorization": f"Bearer {made.json()['token']}"}, trust_env=False, timeout=60
+    ) as own:
         assert [e["number"] for e in (await own.get("/api/enterprises")).json()["items"]] == [NUMBER]
         assert (await own.get(ONE)).status_code == 200
         assert (await own.get("/stats")).json()["enterprise"] == NUMBER

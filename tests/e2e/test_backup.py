@@ -6,12 +6,15 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import pytest
+
 from lab.run import DaemonProcess, short_directory
 from tests.e2e.conftest import NUMBER, House
 
 ONE = f"/api/enterprises/{NUMBER}"
 
 
+@pytest.mark.hasty("lease")  # the backup holds the lease of who is gone then
 async def test_a_backup_is_restored_and_the_daemon_goes_on(embedded_house: House, tmp_path: Path) -> None:
     house, file = embedded_house, tmp_path / "vochid.dump"
     await house.daemon.put(house.document)
@@ -30,7 +33,7 @@ async def test_a_backup_is_restored_and_the_daemon_goes_on(embedded_house: House
 
     await house.daemon.stop(keep=True)
     former = house.daemon.data_dir
-    new = House(DaemonProcess(short_directory("vochid-e2e-")), house.pbx, house.crm)
+    new = House(DaemonProcess(short_directory("vochid-e2e-"), patience=house.daemon.patience), house.pbx, house.crm)
     try:
         broken = tmp_path / "broken"
         broken.write_bytes(file.read_bytes()[:5_000])

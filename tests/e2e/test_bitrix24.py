@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,7 +77,7 @@ async def test_a_click_at_the_portal_rings_once_and_whatever_becomes_of_it_is_to
     house.pbx.send(response(house.pbx.originates[-1], False, "5"))
     await until(lambda: _true(any(call.kind == 4 and call.row for call in box.data.calls.values())))
 
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False, timeout=60) as stranger:
         form = {"event": "ONEXTERNALCALLSTART", "data[USER_ID]": "12", "data[PHONE_NUMBER]": PHONE}
         is_problem(await stranger.post(EVENTS, data=form), 401)
         is_problem(await stranger.post(EVENTS, data={**form, "auth[application_token]": "x" * 32}), 401)
@@ -108,12 +107,12 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     assert [check["name"] for check in (await api.post(f"{ONE}/integrations/bitrix24/test")).json()["checks"]] == ["credentials"]
     begun = await api.get("/bitrix24/install", params={"enterprise": NUMBER}, headers={"Accept": "text/html"})
     assert begun.status_code == 303, begun.text
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
         consent = await browser.get(begun.headers["location"])
         assert consent.status_code == 302
         back = consent.headers["location"]
         assert (await browser.get(back)).status_code == 400  # the state is this browser's alone
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
         begun = await api.get("/bitrix24/install", params={"enterprise": NUMBER})
         back = (await browser.get(begun.headers["location"])).headers["location"]
         cookies = {name: value for name, value in (part.split(";")[0].split("=", 1) for part in begun.headers.get_list("set-cookie"))}
@@ -127,7 +126,7 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     granted = box.grant()
     form = {"AUTH_ID": granted.access, "REFRESH_ID": granted.refresh, "AUTH_EXPIRES": "3600", "APPLICATION_TOKEN": box.application_token}
     where = {"DOMAIN": box.url.partition("//")[2], "PROTOCOL": "0"}
-    async with httpx.AsyncClient(trust_env=False) as portal:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as portal:
         assert (await portal.post(address, params={"state": urlsplit(address).query.partition("=")[2], **where}, data=form)).json() == {"accepted": True}
         is_problem(await portal.post(address, data=form), 400, "bad_state")
         known = {"event": "ONAPPTEST", "auth[application_token]": box.application_token}
@@ -135,7 +134,7 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     managers = (await api.get(f"{ONE}/integrations/bitrix24/managers")).json()["items"]
     assert {manager["id"]: manager["extension"] for manager in managers} == {"1": None, "12": "150", "13": "151", "14": "152", "15": "153", "16": None}
 
-    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=15, headers={"Accept-Language": "ru"}) as person:
+    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=60, headers={"Accept-Language": "ru"}) as person:
         assert (await person.post(house.daemon.first_link, data={"login": "root", "password": PASSWORD})).status_code == 303
         card = await person.get(f"/e/{NUMBER}/integrations/bitrix24")
         assert "Пользователь для звонков, которые никто не принял" in card.text
@@ -167,10 +166,7 @@ async def test_an_administrator_connects_an_application_and_a_recorded_office_is
     }  # fmt: skip
 
     await house.play("inbound-answered", "ring-group", "attended-by-phone", "inbound-not-answered")
-    async with asyncio.timeout(20):
-        while len(box.finished()) < 4:
-            await asyncio.sleep(0.05)
-    calls = (await api.get(f"{ONE}/calls")).json()["items"]
+    calls = await house.settled(4)
     told = {call.external_id: call for call in box.finished()}
     assert {call["id"] for call in calls if call["direction"] != "internal"} == set(told)
     held = {"150": "12", "151": "13", "152": "14", "153": "15", "154": "1"}

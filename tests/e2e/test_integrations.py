@@ -67,7 +67,7 @@ async def test_what_the_crm_says_no_to_is_told(house: House, api: httpx.AsyncCli
 
 
 async def test_the_logo_is_there_for_everybody(house: House) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False, timeout=60) as stranger:
         logo = await stranger.get("/retailcrm/logo.svg")
     assert (logo.status_code, logo.headers["content-type"]) == (200, "image/svg+xml")
     assert logo.text.startswith("<svg")
@@ -77,7 +77,7 @@ async def test_the_predecessors_paths_stand_under_each_prefix_and_the_enterprise
     secret = "the-secret-of-0367"
     await api.put(ONE, json={**house.document, "secret": secret})
     await api.put("/api/enterprises/0400", json={**house.document, "number": "0400", "pbxs": [], "secret": "the-secret-of-0400"})
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", headers={"X-Enterprise-Secret": secret}, trust_env=False) as own:
+    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", headers={"X-Enterprise-Secret": secret}, trust_env=False, timeout=60) as own:
         for prefix in KEPT_PREFIXES:
             config = (await own.get(f"{prefix}/config/{NUMBER}")).json()
             assert (config["enterprise_number"], config["config"]["domain"]) == (NUMBER, house.crm.url)

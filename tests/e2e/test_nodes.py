@@ -188,7 +188,7 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
             health = (await api.get("/health")).json()
             assert [(pbx["state"], pbx["node"]) for pbx in health["pbxs"]] == [("ready", "one" if owner is p.one else "two")]
             assert sorted(node["node"] for node in health["nodes"]) == ["one", "two"]
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             assert "vochid_nodes 2.0" in (await client.get(f"http://{far.metrics}/metrics")).text
 
         # An orderly stop in the middle of the call: the other one reads at once, and the call goes on.

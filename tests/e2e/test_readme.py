@@ -51,6 +51,7 @@ def test_every_link_leads_somewhere(readme: Path) -> None:
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.hasty  # nothing of the example answers
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
 async def test_every_vochid_command_works_on_the_readmes_own_example(readme: Path, house: House, tmp_path: Path) -> None:
     example = document(readme)

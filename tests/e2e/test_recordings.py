@@ -30,7 +30,7 @@ def with_recordings(document: dict[str, Any], recordings: dict[str, Any]) -> dic
     return {**document, "pbxs": [{**document["pbxs"][0], "recordings": recordings}]}
 
 
-async def a_call(house: House, *names: str, ended_s_ago: float | None = 60) -> str:
+async def a_call(house: House, *names: str, ended_s_ago: float | None = 3_600) -> str:
     """A stored call with these recordings."""
     call_id, now = str(uuid.uuid4()), time.time()
     url = house.daemon.extra["VOCHID_DATABASE_URL"]
@@ -40,7 +40,7 @@ async def a_call(house: House, *names: str, ended_s_ago: float | None = 60) -> s
             "insert into calls (enterprise_number, id, pbx, linkedid, direction, started_at, answered_at, ended_at, wait_seconds, talk_seconds, result, "
             "missed, rang, transfers, click_to_call, consult, recordings, gap) values ($1, $2, 'main', '1.1', 'in', to_timestamp($3), to_timestamp($3), "
             "to_timestamp($4), 1, 1, 'answered', false, '{}', '[]', false, false, $5, false)",
-            NUMBER, uuid.UUID(call_id), now - 100, None if ended_s_ago is None else now - ended_s_ago, list(names),
+            NUMBER, uuid.UUID(call_id), now - 4_000, None if ended_s_ago is None else now - ended_s_ago, list(names),
         )  # fmt: skip
     finally:
         await connection.close()
@@ -53,7 +53,7 @@ async def links_of(api: httpx.AsyncClient, call_id: str) -> list[str]:
 
 @pytest.fixture
 def stranger(house: House) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False)
+    return httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False, timeout=60)
 
 
 async def test_a_recording_is_played_whole_and_in_parts_and_revoked(house: House, api: httpx.AsyncClient, stranger: httpx.AsyncClient, spool: Path) -> None:
@@ -136,12 +136,12 @@ async def test_the_journal_goes_with_the_link_once_the_recording_is_whole(
     await api.put(ONE, json=with_recordings(house.document, {"source": "directory", "path": str(spool), "pbx_path": folder}))
     await house.linked()
     await house.play("inbound-answered")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not (await api.get(f"{ONE}/deliveries?state=waiting")).json()["items"]:
             await asyncio.sleep(0.05)
     assert house.crm.journal == {}
     (spool / file).write_bytes(AUDIO)
-    await house.journaled(1, 15)
+    await house.settled(1)
     (entry,) = house.crm.journal.values()
     assert len(entry["recordUrl"]) <= 255
     async with stranger:

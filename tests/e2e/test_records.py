@@ -15,6 +15,7 @@ from admin_http.app import ROUTES
 from daemon.store.audit import AuditLog
 from daemon.store.pool import Database
 from lab.fakepbx import FakePbx
+from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 from tests.conftest import fresh_database
 from tests.e2e.conftest import GOLDEN
@@ -30,7 +31,8 @@ CALLER = "+375296254070"
 def daemon(cluster: str) -> Iterator[DaemonProcess]:
     """One for all tests of this file: they leave no enterprise behind."""
     loop, database = asyncio.new_event_loop(), fresh_database(cluster)
-    process = DaemonProcess(short_directory("vochid-e2e-"), extra={"VOCHID_DATABASE_URL": loop.run_until_complete(database.__aenter__())})
+    url = loop.run_until_complete(database.__aenter__())
+    process = DaemonProcess(short_directory("vochid-e2e-"), extra={"VOCHID_DATABASE_URL": url}, patience=EVERYTHING)
     loop.run_until_complete(process.start())
     yield process
     loop.run_until_complete(process.stop())
@@ -182,7 +184,7 @@ async def test_lists_are_filtered_and_come_in_pages(api: httpx.AsyncClient) -> N
 async def test_records_of_another_enterprise_do_not_exist(api: httpx.AsyncClient) -> None:
     theirs = (await api.post(f"/api/enterprises/{THEIRS}/crm/companies", json={"name": "Чужая", "phone": CALLER})).json()
     token = (await api.post(f"/api/enterprises/{OURS}/tokens", json={"name": "own"})).json()["token"]
-    async with httpx.AsyncClient(base_url=str(api.base_url), headers={"Authorization": f"Bearer {token}"}, trust_env=False) as own:
+    async with httpx.AsyncClient(base_url=str(api.base_url), headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60) as own:
         for method in ("GET", "PATCH", "DELETE"):
             is_problem(await own.request(method, f"/api/enterprises/{THEIRS}/crm/companies/{theirs['id']}", json={}), 404)
             is_problem(await own.request(method, f"{CRM}/companies/{theirs['id']}", json={}), 404)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from lab.dialplan import ask
+from lab.patient import EVERYTHING
 from tests.e2e.conftest import NUMBER, House
 from tests.e2e.test_api import is_problem
 
@@ -26,10 +27,16 @@ async def prepare(house: House, **more: Any) -> None:
     house.crm.managers.add(CUSTOMER, 19, "150", "ООО «Восток,\nсевер»")
     await house.daemon.put({**document, **more})
     await house.linked()
-    async with asyncio.timeout(10):
-        while (await ask(house.daemon.fastagi, NUMBER, "+375291010101")).variables["VOCHI_STATUS"] not in ("unknown", "disabled"):
-            await asyncio.sleep(0.1)
-        while not any(frame.get("Action") == "DeviceStateList" for frame in house.pbx.heard):
+    await phone_is(house, "150", "free")
+
+
+async def phone_is(house: House, extension: str, state: str) -> None:
+    """Waits until the daemon has heard this of a phone, and with it all that the PBX said before."""
+    async with asyncio.timeout(30), house.daemon.client() as api:
+        while True:
+            phones = (await api.get(f"/api/enterprises/{NUMBER}/live/now")).json()["extensions"]
+            if {phone["number"]: phone["device"] for phone in phones}.get(extension) == state:
+                return
             await asyncio.sleep(0.05)
 
 
@@ -82,17 +89,18 @@ async def test_the_enterprise_decides_how_far_it_goes(house: House, mode: str, s
     assert asked.variables == {"VOCHI_REDIRECT": extension, "VOCHI_CALLER_NAME": name, "VOCHI_STATUS": status}
 
 
+@pytest.mark.hasty("question")
 async def test_a_crm_that_stalls_is_not_waited_for_and_who_talked_last_is_known(house: House, api: httpx.AsyncClient) -> None:
     await prepare(house)
-    house.crm.managers.stall_s = 30
-    late = await ask(house.daemon.fastagi, NUMBER, STRANGER)
+    house.crm.managers.stall_s = 600
+    late = await ask(house.daemon.fastagi, NUMBER, STRANGER, deadline_s=60)
     assert late.variables == {"VOCHI_REDIRECT": "", "VOCHI_CALLER_NAME": "", "VOCHI_STATUS": "timeout"}
-    assert late.took_ms < 10_000  # the figure is benchmarks'; here, that nobody waited for the CRM
+    assert late.took_ms < 60_000  # the figure is benchmarks'; here, that nobody waited for the CRM
     await house.play("inbound-answered")
     await house.journaled(1)
     called = (await api.get(f"/api/enterprises/{NUMBER}/calls")).json()["items"][0]
     house.pbx.send(f"Event: DeviceStateChange\r\nDevice: PJSIP/{called['last_talked']}\r\nState: NOT_INUSE\r\n\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (answered := await redirect(api, phone=called["customer_number"]))["status"] != "found":
             await asyncio.sleep(0.1)
     assert answered["extension"] == called["last_talked"]
@@ -101,7 +109,7 @@ async def test_a_crm_that_stalls_is_not_waited_for_and_who_talked_last_is_known(
 async def test_every_decision_is_written_down_with_its_reason_and_time(house: House, api: httpx.AsyncClient) -> None:
     await prepare(house)
     await redirect(api, phone=CUSTOMER)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             rows = (await api.get(f"/api/enterprises/{NUMBER}/logs?integration=retailcrm")).json()["items"]
             if {row["event_type"] for row in rows} >= {"smart_redirect", "lookup"}:
@@ -112,7 +120,7 @@ async def test_every_decision_is_written_down_with_its_reason_and_time(house: Ho
     assert (decision["response_data"]["status"], decision["response_data"]["reason"]) == ("found", "named by retailcrm")
     assert decision["response_data"]["took_ms"] >= 0
     assert house.crm.api_key not in str(rows)
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.metrics}", trust_env=False) as operator:
+    async with httpx.AsyncClient(base_url=f"http://{house.daemon.metrics}", trust_env=False, timeout=60) as operator:
         shown = (await operator.get("/metrics")).text
     assert 'vochid_lookups_total{status="found"} 1.0' in shown
     assert 'vochid_fastagi_dialogues_total{outcome="answered"}' in shown
@@ -148,7 +156,7 @@ def quiet_house() -> Any:
     from lab.fakepbx import FakePbx
     from lab.run import DaemonProcess, short_directory
 
-    house = House(DaemonProcess(short_directory("vochid-e2e-")), FakePbx(), RetailCrmSandbox())
+    house = House(DaemonProcess(short_directory("vochid-e2e-"), patience=EVERYTHING), FakePbx(), RetailCrmSandbox())
     loop = asyncio.new_event_loop()
     loop.run_until_complete(house.daemon.start())
     loop.run_until_complete(house.daemon.put({"number": NUMBER, "name": "x", "pbxs": []}))
@@ -165,16 +173,19 @@ async def test_with_a_channel_the_call_is_sent_there_only_where_that_is_allowed(
     def redirects() -> list[tuple[str | None, ...]]:
         return [tuple(map(f.get, ("Channel", "Context", "Exten", "Priority"))) for f in house.pbx.heard if f.get("Action") == "Redirect"]
 
-    house.pbx.send(born)
-    await asyncio.sleep(0.1)
+    house.pbx.send(born + b"Event: DeviceStateChange\r\nDevice: PJSIP/151\r\nState: NOT_INUSE\r\n\r\n")
+    await phone_is(house, "151", "free")
     assert (await redirect(api, phone=CUSTOMER, channel=channel))["status"] == "found"
     assert redirects() == []
     assert (await redirect(api, phone=CUSTOMER, channel=channel))["status"] == "busy", "tried once in this call"
 
     await prepare(house, secret="enterprise-secret-1", pbx={"allow_redirect": True})
-    house.pbx.send(born.replace(b"8.1", b"8.2").replace(b"1a", b"1b"))
-    await asyncio.sleep(0.1)
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.http}", trust_env=False, headers={"X-Enterprise-Secret": "enterprise-secret-1"}) as pbx:
+    second = born.replace(b"8.1", b"8.2").replace(b"1a", b"1b")
+    house.pbx.send(second + b"Event: DeviceStateChange\r\nDevice: PJSIP/151\r\nState: INUSE\r\n\r\n")
+    await phone_is(house, "151", "busy")
+    async with httpx.AsyncClient(
+        base_url=f"http://{house.daemon.http}", trust_env=False, timeout=60, headers={"X-Enterprise-Secret": "enterprise-secret-1"}
+    ) as pbx:
         answer = await pbx.post(PATHS[1], json={"phone": CUSTOMER, "channel": channel.replace("1a", "1b")})
     assert answer.json()["extension"] == "150"
     assert redirects() == [(channel.replace("1a", "1b"), "inoffice", "150", "1")]

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from lab.crm.tickets import TicketSandbox
 from lab.office import free_port
+from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 from tests.e2e.test_api import is_problem
 
@@ -42,13 +43,13 @@ class Desks:
             )  # fmt: skip
 
     def outside(self, token: str = TOKEN) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=15)
+        return httpx.AsyncClient(base_url=f"http://{self.daemon.http}", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60)
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[DaemonProcess]:
     """One for all tests of this file: they leave no enterprise behind."""
-    process, loop = DaemonProcess(short_directory("vochid-e2e-")), asyncio.new_event_loop()
+    process, loop = DaemonProcess(short_directory("vochid-e2e-"), patience=EVERYTHING), asyncio.new_event_loop()
     loop.run_until_complete(process.start())
     yield process
     loop.run_until_complete(process.stop())
@@ -199,7 +200,7 @@ async def test_statuses_legacy_paths_and_the_tokens_overlap(desks: Desks) -> Non
             is_problem(await gone.post("/api/integration/tickets", json=ticket), 401)
 
 
-async def eventually(condition: Any, timeout_s: float = 15.0) -> Any:
+async def eventually(condition: Any, timeout_s: float = 60.0) -> Any:
     """What `condition` gives once it is true."""
     async with asyncio.timeout(timeout_s):
         while not (found := await condition()):
@@ -323,15 +324,13 @@ async def test_the_connection_test_tells_a_bad_token_from_a_bad_address_and_a_sa
 
 
 async def files() -> tuple[web.AppRunner, str]:
-    """A host of files: good ones, one that is too long, one behind a redirect, one that comes later."""
-    asked: dict[str, int] = {}
+    """A host of files: good ones, one that is too long, one behind a redirect, one that is not there yet."""
 
     async def serve(request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        asked[name] = asked.get(name, 0) + 1
         if name == "moved":
             raise web.HTTPFound("/good.png")
-        if name == "later.png" and asked[name] == 1:
+        if name == "later.png":
             return web.Response(status=503)
         return web.Response(body=b"x" * (11 * 1024 * 1024) if name == "long.png" else bytes(range(256)) * 4)
 
@@ -387,7 +386,7 @@ async def test_attachments_are_fetched_through_the_guard_kept_and_served_by_sign
                 answer = await stranger.get(given["url"])
                 return answer if answer.status_code == 200 else None
 
-            async with httpx.AsyncClient(trust_env=False) as stranger:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as stranger:
                 whole = await eventually(there)
                 assert whole.content == bytes(range(256)) * 4
                 assert whole.headers["content-type"] == "image/png"

@@ -27,7 +27,7 @@ async def test_ready_watchdog_reload_and_stop_are_told(cluster: str) -> None:
         systemd.setblocking(False)
 
         async def until(said: str) -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while said not in heard:
                     data = await asyncio.get_running_loop().sock_recv(systemd, 1_000)
                     heard.append(data.decode().splitlines()[0])
@@ -46,7 +46,7 @@ async def test_ready_watchdog_reload_and_stop_are_told(cluster: str) -> None:
                 assert daemon.process.returncode is None
                 daemon.process.send_signal(signal.SIGTERM)
                 await until("STOPPING=1")
-                assert await asyncio.wait_for(daemon.process.wait(), 30) == 0
+                assert await asyncio.wait_for(daemon.process.wait(), 60) == 0
             finally:
                 await daemon.stop()
 

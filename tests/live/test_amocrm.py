@@ -12,6 +12,7 @@ import pytest
 
 from lab.crm.amocrm import AmoCrmSandbox
 from lab.office import Office
+from lab.patient import EVERYTHING
 from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
@@ -44,7 +45,7 @@ async def until(condition: Callable[[], Any], daemon: DaemonProcess, timeout_s: 
 
 
 async def test_missed_called_back_and_strangers(office: Office) -> None:
-    box, daemon = AmoCrmSandbox(), DaemonProcess(short_directory("vochid-live-"))
+    box, daemon = AmoCrmSandbox(), DaemonProcess(short_directory("vochid-live-"), patience=EVERYTHING)
     await box.start()
     account, made = box.account, box.oauth.integration
     contact = account.contact("Восток", "8 (029) 625-40-70", 7031002)  # as people write it
@@ -57,7 +58,7 @@ async def test_missed_called_back_and_strangers(office: Office) -> None:
         }  # fmt: skip
         await daemon.put({**office.document(), "integrations": {"amocrm": amo}})
         async with Phones(office) as phones, daemon.client() as api:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not any(pbx["state"] == "ready" for pbx in (await api.get("/health")).json().get("pbxs", [])):
                     await asyncio.sleep(0.1)
 
@@ -74,7 +75,7 @@ async def test_missed_called_back_and_strangers(office: Office) -> None:
             popups = len(box.calls.events)
             await phones.behave("151", "answer")
             await phones.behave(CUSTOMER, "answer", delay_s=0.5, talk_s=2)
-            async with httpx.AsyncClient(base_url=f"http://{daemon.http}", trust_env=False, timeout=15) as widget:
+            async with httpx.AsyncClient(base_url=f"http://{daemon.http}", trust_env=False, timeout=60) as widget:
                 placed = await widget.post("/amocrm/make-call", data={"phone": CUSTOMER}, headers={"X-Auth-Token": box.oauth.disposable(7031002)})
             assert placed.json()["state"] == "sent", placed.text
             await until(lambda: account.tasks[task["id"]]["is_completed"], daemon)
@@ -85,14 +86,14 @@ async def test_missed_called_back_and_strangers(office: Office) -> None:
 
             await phones.behave("150", "answer", delay_s=0.3)
             stranger = await phones.call(ONE_PHONE, caller=STRANGER)
-            await asyncio.wait_for(stranger.answered.wait(), 10)
+            await asyncio.wait_for(stranger.answered.wait(), 30)
             await asyncio.sleep(2)  # talk
             await stranger.hangup()
             (lead,) = await until(lambda: list(account.leads.values()), daemon)
             assert lead["responsible_user_id"] == 7031001
             spoken = await until(lambda: next((one for one in account.calls() if one["entity_id"] == lead["id"]), None), daemon)
             assert (spoken["params"]["phone"], spoken["params"]["call_status"]) == (STRANGER, 4)
-            async with httpx.AsyncClient(trust_env=False) as player:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as player:
                 whole = await player.get(spoken["params"]["link"])
             assert whole.status_code == 200
             assert whole.headers["content-type"] in ("audio/mpeg", "audio/wav")

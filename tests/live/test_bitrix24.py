@@ -14,6 +14,7 @@ import pytest
 
 from lab.crm.bitrix24 import Bitrix24Sandbox, PortalCall, PortalUser
 from lab.office import PHONES, UNREGISTERED_PHONE, Office
+from lab.patient import EVERYTHING
 from lab.record import stage
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER, SCENARIOS, Stage
@@ -62,7 +63,7 @@ async def day(asterisk_root: Path) -> AsyncIterator[Day]:
         box.switches.fetch_records = True
         await box.start()
         stack.push_async_callback(box.stop)
-        daemon = DaemonProcess(short_directory("vochid-live-"))
+        daemon = DaemonProcess(short_directory("vochid-live-"), patience=EVERYTHING)
         stack.push_async_callback(daemon.stop)
         await daemon.start()
         document: dict[str, Any] = dict(office.document())
@@ -73,7 +74,7 @@ async def day(asterisk_root: Path) -> AsyncIterator[Day]:
         )
         (on, _) = await stack.enter_async_context(stage(office))
         api = await stack.enter_async_context(daemon.client())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(pbx["state"] == "ready" for pbx in (await api.get("/health")).json().get("pbxs", [])):
                 await asyncio.sleep(0.1)
         yield Day(on, daemon, box, api)
@@ -94,12 +95,12 @@ async def test_a_day_of_calls(day: Day) -> None:
         while not box.data.calls:
             await asyncio.sleep(0.01)
     assert next(iter(box.data.calls.values())).cards == {"150"}  # the card is there while it rings
-    await asyncio.wait_for(call.answered.wait(), 10)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(2)
     await call.hangup()
     answered = await day.next()
     assert said(answered) == {"user": "150", "code": "200", "shown": ["150"], "kind": 2}
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(60):
         while answered.record is None:
             await asyncio.sleep(0.05)
     assert answered.record.endswith(".wav")
@@ -111,7 +112,7 @@ async def test_a_day_of_calls(day: Day) -> None:
     assert (moved["code"], moved["user"] in moved["shown"], len(moved["shown"])) == ("200", True, 2)
     missed = await day.play("inbound-cancelled")
     assert said(missed) == {"user": "150", "code": "304", "shown": ["150"], "kind": 2}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not box.data.tasks:
             await asyncio.sleep(0.05)
     assert said(await day.play("inbound-busy"))["code"] == "486"
@@ -146,7 +147,7 @@ async def clicks(day: Day) -> None:
         call_id, statuses = await day.box.click(handler, user, phone, copies=copies)
         assert set(statuses) == {200}
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 while (row := day.box.data.calls[call_id].row) is None:
                     await asyncio.sleep(0.05)
         except TimeoutError:

@@ -13,6 +13,7 @@ import pytest
 
 from lab.crm.retailcrm import RetailCrmSandbox
 from lab.office import PHONES, UNREGISTERED_PHONE, Office
+from lab.patient import EVERYTHING
 from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
@@ -61,7 +62,7 @@ class House:
 
     async def call(self, request_id: str) -> dict[str, Any]:
         """The stored, ended call of a request."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while True:
                 calls = (await self.api.get("/api/enterprises/0367/calls?limit=500")).json()["items"]
                 linkedid = f"vochid-click-{request_id.replace('-', '')}"
@@ -75,14 +76,14 @@ class House:
 @pytest.fixture
 async def house(asterisk_root: Path) -> AsyncIterator[House]:
     office = await Office.start(asterisk_root)
-    crm, daemon = RetailCrmSandbox(codes=(*PHONES, UNREGISTERED_PHONE)), DaemonProcess(short_directory("vochid-live-"))
+    crm, daemon = RetailCrmSandbox(codes=(*PHONES, UNREGISTERED_PHONE)), DaemonProcess(short_directory("vochid-live-"), patience=EVERYTHING)
     try:
         await crm.start()
         await daemon.start()
         async with Phones(office) as phones, daemon.client() as api:
             built = House(office, phones, daemon, crm, api)
             await built.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not any(pbx["state"] == "ready" for pbx in (await api.get("/health")).json().get("pbxs", [])):
                     await asyncio.sleep(0.1)
             yield built
@@ -162,7 +163,7 @@ async def test_every_outcome_of_a_click(house: House) -> None:
     call = await house.call(absent["request_id"])
     assert (call["result"], call["customer_number"], call["click_to_call"]) == ("no_answer", "+375296254055", True)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(house.crm.journal) < 17:
             await asyncio.sleep(0.1)
     assert house.crm.refusals == []

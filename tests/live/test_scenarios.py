@@ -17,6 +17,7 @@ import pytest
 from daemon.calls.replay import read_trace, replay
 from lab.crm.retailcrm import RetailCrmSandbox
 from lab.office import AT_ONCE, PHONES, Office
+from lab.patient import EVERYTHING
 from lab.record import play, stage
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER, SCENARIOS, Scenario, gathered, moves
@@ -73,14 +74,14 @@ async def test_every_scenario_gives_the_records_that_the_phones_lived_through(as
 
 
 async def test_real_calls_reach_the_crm_and_the_popup_comes_while_the_phone_rings(office: Office) -> None:
-    sandbox, daemon = RetailCrmSandbox(codes=PHONES), DaemonProcess(short_directory("vochid-live-"))
+    sandbox, daemon = RetailCrmSandbox(codes=PHONES), DaemonProcess(short_directory("vochid-live-"), patience=EVERYTHING)
     await sandbox.start()
     try:
         await daemon.start()
         await daemon.put({**office.document(), "integrations": {"retailcrm": {"domain": sandbox.url, "api_key": sandbox.api_key}}})
         async with stage(office) as (on, _):
             async with daemon.client() as api:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while (await api.get("/health")).json().get("status") != "ok" or not (await api.get("/health")).json()["pbxs"]:
                         await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
@@ -90,13 +91,13 @@ async def test_real_calls_reach_the_crm_and_the_popup_comes_while_the_phone_ring
                 while not sandbox.popups("in"):
                     await asyncio.sleep(0.01)
             assert not call.answered.is_set()
-            await asyncio.wait_for(call.answered.wait(), 10)
+            await asyncio.wait_for(call.answered.wait(), 30)
             await asyncio.sleep(1)
             await call.hangup()
             for name in ("inbound-cancelled", "outbound-answered", "queue-ringall", "click-local-dial", "internal-answered"):
                 await SCENARIOS[name].play(on)
                 await asyncio.sleep(0.5)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(sandbox.journal) < 5:
                     await asyncio.sleep(0.1)
             await asyncio.sleep(1)

@@ -12,6 +12,7 @@ import pytest
 
 from lab.crm.tickets import TicketSandbox
 from lab.office import Office
+from lab.patient import EVERYTHING
 from lab.phones import Phones
 from lab.run import DaemonProcess, short_directory
 from lab.scenarios import CUSTOMER
@@ -46,7 +47,7 @@ async def missed(api: httpx.AsyncClient, phones: Phones, caller: str, seen: set[
 async def notes(api: httpx.AsyncClient, count: int, daemon: DaemonProcess, phone: str = CUSTOMER) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The customer's one ticket once it has so many messages, and those."""
     try:
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(60):
             while True:
                 items = (await api.get("/api/enterprises/0367/tickets", params={"phone": phone})).json()["items"]
                 if items and items[0]["messages"] >= count:
@@ -59,7 +60,7 @@ async def notes(api: httpx.AsyncClient, count: int, daemon: DaemonProcess, phone
 
 
 async def test_a_missed_call_opens_a_ticket_an_answered_one_adds_to_it_and_a_call_back_closes_it(office: Office) -> None:
-    tma, daemon = TicketSandbox("tma"), DaemonProcess(short_directory("vochid-live-"))
+    tma, daemon = TicketSandbox("tma"), DaemonProcess(short_directory("vochid-live-"), patience=EVERYTHING)
     await tma.start()
     try:
         await daemon.start()
