@@ -39,6 +39,7 @@ SYNC = "/api/integration/bitrix24"
 STORM = ("503", "500-json", "503-limit", "reset", "truncated")
 SETTLE_DEADLINE_S = 3_600.0
 HURRY_S = 2.0
+NOTE_EVERY_S = 30.0
 Hurry = Callable[[Database], Awaitable[None]]
 
 
@@ -162,8 +163,12 @@ class SyncStorm:
         again = await self._ask("POST", f"{SYNC}/sync/{direction}", {}, refused=True)
         if again.status_code != 409:
             self.report.differences.append(f"a second sync was answered {again.status_code}")
+        noted = time.monotonic()
         async with asyncio.timeout(SETTLE_DEADLINE_S):
             while (shown := (await self._ask("GET", f"{SYNC}/sync/{job}")).json())["state"] in ("queued", "running"):
+                if time.monotonic() > noted + NOTE_EVERY_S:
+                    noted = time.monotonic()
+                    self.note(f"{direction} {shown['done']} and {shown['failed']} failed of {shown['total']}")
                 if kills and shown["total"] and shown["done"] >= shown["total"] * self._kill_at:
                     kills -= 1
                     await self._kill()

@@ -121,9 +121,10 @@ def _day(at: float, around: Surroundings) -> str:
 
 
 def _one_of_many(name: str, value: Any, there: Entity, agreed: Any, country: str) -> list[dict[str, str]]:
-    """A multiple field: the one value that is ours is changed by its ID, which is also how it is cleared."""
+    """A multiple field: the one value that is ours is changed by its ID, which is also how it is cleared. A phone that nobody here understands, and that was
+    never agreed on, is not ours."""
     ours = _ours(name, there, agreed, country)
-    if ours is not None:
+    if ours is not None and (name != "phone" or agreed is not None or to_e164(_line(ours.get("VALUE")), country) is not None):
         return [{"ID": _text(ours.get("ID")), "VALUE": _text(value), "VALUE_TYPE": _text(ours.get("VALUE_TYPE")) or "WORK"}]
     return [{"VALUE": _text(value), "VALUE_TYPE": "WORK"}] if value else []
 
@@ -132,8 +133,8 @@ def _one_of_many(name: str, value: Any, there: Entity, agreed: Any, country: str
 
 
 def from_portal(kind: RecordType, entity: Entity, agreed: View, country: str) -> dict[str, Any]:
-    """An entity's view. `agreed`: what both sides had last, by which the one phone and the one address that are ours are found, and by which a
-    deal's title is taken apart."""
+    """An entity's view. `agreed`: what both sides had last, or what is here where they never agreed: by it the one phone and the one address that are
+    ours are found."""
     comments = read_block(_text(entity.get("COMMENTS")))
     block: Mapping[str, str] = comments or {}
     seen: dict[str, Any] = {}

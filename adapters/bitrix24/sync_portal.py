@@ -133,7 +133,7 @@ class _Sync:
         """An entity's view; where the portal insists on a value for what is empty here, it counts as empty."""
         assert work.kind is not None
         known = work.known
-        seen = from_portal(work.kind, entity, known.agreed, work.pair.around.country)
+        seen = from_portal(work.kind, entity, {**(work.pair.local or {}), **known.agreed}, work.pair.around.country)
         return {name: None if value is not None and known.shown.get(name) == value else value for name, value in seen.items()}
 
     async def _settle_titles(self, views: Sequence[dict[str, Any]]) -> None:

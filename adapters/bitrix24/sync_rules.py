@@ -43,7 +43,7 @@ class Merged:
 
 def merge(local: View, remote: View, agreed: View, changed: Mapping[str, float], remote_at: float | None, out_only: frozenset[str] = frozenset()) -> Merged:
     """Field by field. `changed`: when ours was changed; `remote_at`: when the entity was, as a whole (the portal knows no more). Where both changed, the
-    portal's stands when it is strictly later, ours otherwise. What was never agreed on and is empty on one side is filled from the other."""
+    portal's stands when it is strictly later, ours otherwise. What was never agreed on and is empty, or not known, on one side is filled from the other."""
     apply: dict[str, Any] = {}
     write: list[str] = []
     same: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def merge(local: View, remote: View, agreed: View, changed: Mapping[str, float],
             same[name] = ours
             continue
         if name not in remote:
-            if name in agreed and agreed[name] != ours:
+            if agreed.get(name) != ours:
                 write.append(name)
             continue
         theirs = remote[name]

@@ -35,7 +35,7 @@ from daemon.wiring.crm import Crm
 POLL_S = 2.0
 TICK_S = 0.25
 ASK_DEADLINE_S = 20.0
-MAX_OPEN = 2 * PAGE  # of a job in the outbox at a time: one page under way, one behind it
+MAX_OPEN = 6 * PAGE  # of a job in the outbox at a time: one page under way, one behind it, and some that wait for their second try
 FAR_OFF_S = 180.0
 MAX_FAILED_PAGES = 12
 MAX_PAUSE_S = 60.0  # between tries of a page: 2 s at first, twice as long each time; ten minutes in all
@@ -113,7 +113,8 @@ class Bitrix24Jobs:
                 counted = await self._planned(connection, counted, page)
             if not _open(counted) and _at(counted) is None:
                 counted = replace(counted, state="done", total=counted.done + counted.failed)
-            await self._sync.jobs.advance(connection, counted)
+            if counted != held:
+                await self._sync.jobs.advance(connection, counted)
         if page is not None:
             self._wake(enterprise, BITRIX24)
         if counted.state == "done":

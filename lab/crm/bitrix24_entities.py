@@ -155,8 +155,8 @@ class Entities:
         elif name in MULTI:
             return any(row["VALUE"] == str(value) for row in entity.multi.get(name, []))
         elif name in FIELDS[entity.kind]:
-            held = str(entity.fields.get(name) or "")
-            value = [str(one) for one in value] if isinstance(value, list) else str(value)
+            held = str(entity.fields.get(name) or "").casefold()  # texts are the same in either case
+            value = [str(one).casefold() for one in value] if isinstance(value, list) else str(value).casefold()
         else:
             return True  # what it cannot filter by is ignored
         match sign:

@@ -20,7 +20,7 @@ from daemon.supervisor import Supervisor
 from daemon.wiring.bitrix24_jobs import Bitrix24Jobs, open_bitrix24_sync
 from daemon.wiring.bitrix24_sync import Bitrix24Sync
 from lab.crm.bitrix24 import Bitrix24Sandbox
-from lab.crm.bitrix24_data import Entity
+from lab.crm.bitrix24_data import Entity, Params
 from tests.patience import PATIENCE_S
 from tests.rig import NUMBER, WITHIN_S, Rig, a_call, rig
 
@@ -86,8 +86,6 @@ class Both:
     async def there(self, kind: str, entity_id: int, **fields: Any) -> None:
         """Somebody changes an entity at the portal, and we hear of it."""
         method = self.box.methods[f"crm.{kind}.update"]
-        from lab.crm.bitrix24_data import Params
-
         await method(Params({"id": entity_id, "fields": fields}))
         assert await self.sync.heard(NUMBER, kind, entity_id)
 
@@ -164,8 +162,6 @@ async def test_what_is_made_and_changed_here_goes_out_and_its_echo_changes_nothi
 async def test_what_is_made_and_changed_there_comes_in(db: Database) -> None:
     async with both(db) as b:
         data, methods = b.box.data, b.box.methods
-        from lab.crm.bitrix24_data import Params
-
         company = await methods["crm.company.add"](Params({"fields": {"TITLE": "Acme", "PHONE": [{"VALUE": "8 (017) 111-22-33"}]}}))
         contract = await b.make(RecordType.CONTRACT, number="7/26")
         await b.settled()
@@ -204,6 +200,116 @@ async def test_what_is_made_and_changed_there_comes_in(db: Database) -> None:
         assert {(one["local_type"], one["deleted"]) for one in await b.mappings()} == {
             ("user", "remote"), ("object", "local"), ("contract", None), ("company", None),
         }  # fmt: skip
+
+
+async def test_who_is_at_the_portal_already_is_joined_and_not_made_again(db: Database) -> None:
+    async with both(db) as b:
+        contacts, companies = b.box.methods["crm.contact.add"], b.box.methods["crm.company.add"]
+
+        async def there(add: Any, **fields: Any) -> int:
+            return int(await add(Params({"fields": fields})))
+
+        irina = await there(contacts, NAME="Ирина", PHONE=[{"VALUE": "+375171110000"}, {"VALUE": "8 (029) 111-22-33"}], EMAIL=[{"VALUE": "i@example.com"}])
+        pair = [await there(contacts, NAME=name, PHONE=[{"VALUE": "+375291112244"}]) for name in ("Пётр", "Павел")]
+        shared = await there(contacts, NAME="Касса", PHONE=[{"VALUE": "+375291112255"}])
+        east = await there(companies, TITLE="ооо «восток»")
+        user = await b.make(RecordType.USER, name="Ирина", phone="+375291112233", role="Диспетчер")
+        lone = await b.make(RecordType.USER, name="Пётр", phone="+375291112244")
+        both_of_us = [await b.make(RecordType.USER, name=name, phone="+375291112255") for name in ("Анна", "Алла")]
+        new = await b.make(RecordType.USER, name="Новый", phone="+375291112266")
+        company = await b.make(RecordType.COMPANY, name="ООО «Восток»", phone="+375171112233")
+        await b.settled()
+        known = {(one["local_type"], one["local_id"]): one["bitrix24_id"] for one in await b.mappings()}
+        assert (known["user", user.id], known["company", company.id]) == (irina, east)
+        assert known.keys() == {("user", user.id), ("user", new.id), ("company", company.id)}
+        assert (len(b.entities("CONTACT")), len(b.entities("COMPANY"))) == (5, 1)  # four were there, one is new
+        # Each has what the other had, and nobody's other numbers are touched.
+        assert (await b.get(RecordType.USER, user.id))["email"] == "i@example.com"
+        entity = b.box.data.entities["CONTACT", irina]
+        assert "Диспетчер" in entity.fields["COMMENTS"]
+        assert [row["VALUE"] for row in entity.multi["PHONE"]] == ["+375171110000", "8 (029) 111-22-33"]
+        assert b.entities("COMPANY")[0].phones == ["375171112233"]
+        # What could be several is left apart, and shown.
+        errors, _ = await b.sync.errors.page(NUMBER, page=1, limit=10)
+        assert {(one["local_id"], one["error_type"]) for one in errors} == {(one.id, "validation") for one in (lone, *both_of_us)}
+        assert all(str(one) in next(error["message"] for error in errors if error["local_id"] == lone.id) for one in pair)
+        # From the other side it is the same: nobody is made here who may be here.
+        for number in (*pair, shared):
+            assert await b.sync.heard(NUMBER, "contact", number)
+        await b.settled()
+        assert len(await b.all(RecordType.USER)) == 5
+        # People settle it, and it goes on.
+        await b.box.methods["crm.contact.delete"](Params({"id": pair[1]}))
+        await b.sync.retry(NUMBER, next(error["id"] for error in errors if error["local_id"] == lone.id))
+        await b.change(RecordType.USER, both_of_us[0].id, phone="+375291112277")
+        await b.sync.heard(NUMBER, "contact", shared)
+        await b.settled()
+        known = {one["local_id"]: one["bitrix24_id"] for one in await b.mappings() if one["local_type"] == "user"}
+        assert (known[lone.id], known[both_of_us[1].id]) == (pair[0], shared)
+        assert both_of_us[0].id in known
+        assert (len(b.entities("CONTACT")), len(await b.all(RecordType.USER))) == (5, 5)
+        errors, _ = await b.sync.errors.page(NUMBER, page=1, limit=10)
+        assert [(error["remote_type"], error["remote_id"]) for error in errors if error["local_id"] is None] == []
+
+
+async def test_a_contact_that_comes_first_is_joined_with_the_user_who_is_here(db: Database) -> None:
+    async with both(db) as b:
+        b.records.follower = None  # as if it was here before the portal was connected
+        user = await b.make(RecordType.USER, name="Ирина Лис", phone="+375291112233")
+        b.records.follower = b.sync.follow
+        contact = await b.box.methods["crm.contact.add"](Params({"fields": {"NAME": "Ирина", "PHONE": [{"VALUE": "80291112233"}]}}))
+        done = await b.finished(await b.sync.start(NUMBER, "from", {"types": ["user"]}))
+        await b.settled()
+        assert (done["total"], done["done"], done["failed"]) == (1, 1, 0)
+        assert [(one["local_id"], one["bitrix24_id"]) for one in await b.mappings()] == [(user.id, contact)]
+        assert (len(await b.all(RecordType.USER)), len(b.entities("CONTACT"))) == (1, 1)
+        (conflict,) = (await b.mappings())[0]["conflicts"]
+        assert (conflict["field"], {conflict["local"], conflict["remote"]}) == ("name", {"Ирина Лис", "Ирина"})
+
+
+async def test_tasks_of_a_synced_deal_are_linked_and_followed_by_their_own_events(db: Database) -> None:
+    async with both(db) as b:
+        objects = [await b.make(RecordType.OBJECT, name=name) for name in ("Трактор", "Прицеп")]
+        await b.settled()
+        deals = {one["local_id"]: one["bitrix24_id"] for one in await b.mappings()}
+        add, update, delete = (b.box.methods[f"tasks.task.{what}"] for what in ("add", "update", "delete"))
+
+        async def linked() -> dict[int, list[tuple[str, str]]]:
+            await b.settled()
+            return {one["local_id"]: [(task["title"], task["url"]) for task in one["tasks"]] for one in await b.mappings()}
+
+        fields = {"TITLE": "Заменить датчик", "RESPONSIBLE_ID": "12", "UF_CRM_TASK": [f"D_{deals[objects[0].id]}"]}
+        task = int((await add(Params({"fields": fields})))["task"]["id"])
+        url = f"{b.box.url}/company/personal/user/0/tasks/task/view/{task}/"
+        assert await b.sync.heard(NUMBER, "task", task)
+        assert await linked() == {objects[0].id: [("Заменить датчик", url)], objects[1].id: []}
+        await update(Params({"taskId": task, "fields": {"TITLE": "Заменить два", "UF_CRM_TASK": [f"D_{deals[objects[1].id]}", "C_7"]}}))
+        assert await b.sync.heard(NUMBER, "task", task)
+        assert await linked() == {objects[0].id: [], objects[1].id: [("Заменить два", url)]}
+        await delete(Params({"taskId": task}))
+        assert await b.sync.heard(NUMBER, "task", task)
+        assert await linked() == {objects[0].id: [], objects[1].id: []}
+        b.box.scopes.discard("task")  # without the right there are no tasks, and all else goes on
+        assert await b.sync.heard(NUMBER, "task", 99)
+        await b.change(RecordType.OBJECT, objects[0].id, name="Трактор синий")
+        await b.settled()
+        assert b.box.data.entities["DEAL", deals[objects[0].id]].fields["TITLE"] == "Трактор синий"
+        assert (await b.sync.errors.stats(NUMBER))["total"] == 0
+
+
+async def test_what_a_sync_writes_is_told_once_it_is_stored(db: Database) -> None:
+    async with both(db) as b:
+        told: list[tuple[str, list[Any]]] = []
+        b.sync.told = lambda enterprise, records: told.append((enterprise, [record.fields["phone"] for record in records]))
+        contact = await b.box.methods["crm.contact.add"](Params({"fields": {"NAME": "Пётр", "PHONE": [{"VALUE": "+375291112233"}]}}))
+        await b.sync.heard(NUMBER, "contact", contact)
+        await b.settled()
+        (row,) = b.box.data.entities["CONTACT", contact].multi["PHONE"]
+        await b.there("contact", contact, PHONE=[{"ID": row["ID"], "VALUE": "+375291112244"}])
+        await b.settled()
+        await b.sync.heard(NUMBER, "contact", contact)  # an echo tells nobody anything
+        await b.settled()
+        assert told == [(NUMBER, ["+375291112233"]), (NUMBER, ["+375291112233", "+375291112244"])]
 
 
 async def test_both_change_the_same_field_and_the_later_one_stands(db: Database) -> None:
@@ -332,8 +438,6 @@ async def test_long_syncs_take_everything_once_and_count_exactly(db: Database, m
 
     monkeypatch.setattr(Bitrix24Jobs, "_step", held)
     async with both(db) as b:
-        from lab.crm.bitrix24_data import Params
-
         b.records.follower = None  # as if all this was there before the portal was connected
         async with b.rig.db.tenant(NUMBER) as connection:
             for number in range(120):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.bitrix24.client import Accepted, Command
 from adapters.bitrix24.inbound import BadInbound, read_event
 from adapters.bitrix24.sync_comments import Wording, read_block, with_block
 from adapters.bitrix24.sync_fields import (
@@ -23,6 +24,8 @@ from adapters.bitrix24.sync_fields import (
     read_origin,
     to_portal,
 )  # fmt: skip
+from adapters.bitrix24.sync_look import Listing, deals_of, listings
+from adapters.bitrix24.sync_pairing import Signs, pair_up, signs_of_entity, signs_of_record, title_sign, written_forms
 from adapters.bitrix24.sync_rules import Known, digest, error_type, is_stale, merge, remembered
 from daemon.model.crm_record import RecordType
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Rejected, Retry, Throttled
@@ -157,6 +160,11 @@ def test_an_event_names_its_entity_and_nothing_else_is_believed() -> None:
     assert read("OnCrmDealAdd", "5") == ("deal", 5)
     assert read("ONCRMCOMPANYDELETE", "8") == ("company", 8)
     assert read("ONCRMLEADADD", "8") is None
+    for name, before, after in (("ONTASKADD", "undefined", "5"), ("ONTASKUPDATE", "5", "5"), ("OnTaskDelete", "5", "undefined")):
+        data = [(f"data[FIELDS_{when}]" + ("" if value == "undefined" else "[ID]"), value) for when, value in (("BEFORE", before), ("AFTER", after))]
+        assert read_event([("event", name), *data, ("data[IS_ACCESSIBLE_AFTER]", "N")]).entity == ("task", 5)
+    with pytest.raises(BadInbound):
+        read("ONTASKADD", "5")  # as entities have it, not tasks
     for wrong in ("", "x", "0", "-1", "9" * 13):
         with pytest.raises(BadInbound):
             read("ONCRMDEALADD", wrong)
@@ -190,7 +198,9 @@ def test_the_later_change_of_a_field_stands(
     assert done.agreed["f"] == done.apply.get("f", ours)
 
 
-def test_what_one_side_does_not_know_changes_nothing() -> None:
+def test_what_the_portal_never_had_is_written_and_what_it_does_not_show_is_left() -> None:
+    assert merge({"f": "a"}, {}, {}, {}, 1.0).write == ("f",)
+    assert merge({"f": None}, {}, {}, {}, 1.0).write == ()
     assert merge({"f": "a"}, {}, {"f": "a"}, {}, 1.0).write == ()
     assert merge({"f": "b"}, {}, {"f": "a"}, {}, 1.0).write == ("f",)
     assert merge({}, {"f": "b"}, {"f": "a"}, {}, 1.0).apply == {}
@@ -266,3 +276,95 @@ def test_a_failure_is_of_one_of_four_types() -> None:
         (Delivered(), None),
     )  # fmt: skip
     assert [error_type(outcome) for outcome, _ in said] == [expected for _, expected in said]
+
+
+def test_of_several_phones_the_one_that_is_here_too_is_ours_and_what_nobody_understands_stays() -> None:
+    rows = [{"ID": "1", "VALUE": "доб. 12", "VALUE_TYPE": "WORK"}, {"ID": "2", "VALUE": "8 029 111-22-33", "VALUE_TYPE": "HOME"}]
+    assert from_portal(RecordType.USER, {"NAME": "А", "PHONE": rows}, {"phone": "+375291112233"}, "BY")["phone"] == "+375291112233"
+    view = {"name": "А", "phone": "+375291112244"}
+    sent = to_portal(RecordType.USER, view, ["phone"], {"PHONE": rows[:1]}, AROUND)
+    assert sent["PHONE"] == [{"VALUE": "+375291112244", "VALUE_TYPE": "WORK"}]
+    sent = to_portal(RecordType.USER, view, ["phone"], {"PHONE": rows}, AROUND, {"phone": "+375291112233"})
+    assert sent["PHONE"] == [{"ID": "2", "VALUE": "+375291112244", "VALUE_TYPE": "HOME"}]
+
+
+# -- who is who at the first meeting -----------------------------------------------------------------------------------------------
+
+few_phones = st.frozensets(st.sampled_from(["+375291112233", "+375291112234", "+375291112235", "+375291112236"]), max_size=2)
+several = st.dictionaries(st.integers(1, 30), st.builds(Signs, few_phones, st.none() | st.sampled_from(["восток", "север"])), max_size=6)
+
+
+@given(several, several)
+def test_only_what_can_be_nothing_else_is_joined(here: dict[int, Signs], there: dict[int, Signs]) -> None:
+    joined, doubts = pair_up(here, there)
+    for record, signs in here.items():
+        could_be = [one for one, theirs in there.items() if signs.share(theirs)]
+        alone = [one for one in could_be if sum(mine.share(there[one]) for mine in here.values()) == 1]
+        assert (record in joined) == (len(could_be) == 1 and alone == could_be)
+        assert (record in doubts) == (bool(could_be) and record not in joined)
+        if record in doubts:
+            assert set(doubts[record].entities) == set(could_be)
+            assert all(str(one) in doubts[record].reason for one in (*could_be, *doubts[record].records))
+            assert error_type(Rejected(doubts[record].reason)) == "validation"
+    assert len(set(joined.values())) == len(joined)
+    backwards, _ = pair_up(there, here)
+    assert joined == {record: entity for entity, record in backwards.items()}
+
+
+@given(st.integers(1_000_000, 9_999_999), st.sampled_from(["{}", "8 029 {}", "+375 (29) {}", "80 29-{}", "00375 29 {}"]), st.data())
+def test_a_number_is_the_same_however_it_is_written(number: int, written: str, data: st.DataObject) -> None:
+    phone = f"+37529{number}"
+    if written == "{}":
+        written = phone.replace("{", "")
+    rows = [{"ID": "7", "VALUE": written.format(number)}, {"ID": "8", "VALUE": "доб. 12"}]
+    theirs = signs_of_entity(RecordType.USER, {"PHONE": data.draw(st.permutations(rows))}, "BY")
+    ours = signs_of_record(RecordType.USER, {"name": "Ирина", "phone": phone})
+    assert ours.share(theirs) == (len(theirs.phones) == 1 and phone in theirs.phones)
+    assert phone in theirs.phones or not theirs.phones  # a number that no network has is nobody's sign
+    assert written_forms(phone, "BY")[0] == phone
+    assert all("+" not in form and len(form) < len(phone) for form in written_forms(phone, "BY")[1:])
+
+
+def test_titles_tell_companies_and_nothing_else() -> None:
+    ours = signs_of_record(RecordType.COMPANY, {"name": "ООО «Берёзка»  Плюс", "phone": None})
+    assert ours.share(signs_of_entity(RecordType.COMPANY, {"TITLE": "ооо «березка» плюс"}, "BY"))
+    assert not ours.share(signs_of_entity(RecordType.COMPANY, {"TITLE": "ооо «березка»"}, "BY"))
+    assert not signs_of_record(RecordType.USER, {"name": "Ирина", "phone": None})
+    assert not signs_of_record(RecordType.OBJECT, {"name": "Трактор"})
+    assert not signs_of_entity(RecordType.OBJECT, {"TITLE": "Трактор", "PHONE": [{"VALUE": "+375291112233"}]}, "BY")
+    assert [title_sign(one) for one in (None, "  ", 7)] == [None, None, None]
+    assert not Signs().share(Signs())
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from(["contact", "deal"]), st.sampled_from(["ID", "ORIGIN_ID"]), st.integers(1, 200).map(str)), max_size=160))
+def test_lists_hold_every_place_once_and_fifty_at_most(places: list[tuple[str, str, str]]) -> None:
+    made = listings(places)
+    held = [place for one in made for place in one.places.values()]
+    assert sorted(held) == sorted(set(places))
+    assert all(0 < len(one.places) <= 50 and len({place[:2] for place in one.places.values()}) == 1 for one in made)
+    assert len({one.command.name for one in made}) == len(made)
+    for one in made:
+        rows = [{"ID": str(number), one.key: key} for number, key in enumerate(one.places, 1)]
+        found, is_whole = one.read(Accepted(rows))
+        assert (set(found), is_whole) == (set(one.places.values()), True)
+
+
+def test_of_a_list_that_may_leave_something_out_nothing_is_concluded() -> None:
+    places = {str(number): ("contact", "ORIGIN_ID", str(number)) for number in range(3)}
+    one = Listing(Command("l0", "crm.contact.list", {}), places, "ORIGIN_ID")
+    mine, strange = {"ID": "7", "ORIGIN_ID": "1"}, {"ID": "8", "ORIGIN_ID": "99"}
+    assert one.read(Accepted([mine])) == ({places["1"]: mine}, True)
+    assert one.read(Accepted([mine, {"ID": "9", "ORIGIN_ID": "1"}])) == ({places["1"]: mine}, True)  # of doubles the first
+    assert one.read(Accepted([mine, strange])) == ({}, False)  # the filter was not understood
+    assert one.read(Accepted([mine] * 50)) == ({places["1"]: mine}, False)  # there may be more on the next page
+    for wrong in (Accepted({}), Accepted([3]), Rejected("no"), Accepted(None)):
+        assert one.read(wrong) == ({}, False)
+
+
+@pytest.mark.parametrize(("links", "deals"), [(["D_12", "C_5", "D_3", "D_x", "CO_1"], (3, 12)), (False, ()), ([], ()), ("D_1", ()), (None, ())])
+def test_a_task_names_its_deals(links: Any, deals: tuple[int, ...]) -> None:
+    assert deals_of({"task": {"id": "5", "ufCrmTask": links}}) == deals
+    assert deals_of([]) == deals_of({"task": []}) == ()
