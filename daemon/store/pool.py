@@ -42,7 +42,7 @@ class Database:
                 "application_name": "vochid",
                 "jit": "off",
                 "idle_in_transaction_session_timeout": f"{round(ABANDONED_S * 1000)}",
-            },  # fmt: skip
+            },
             init=_json,
             reset=_leave_as_it_is,
         )

@@ -64,7 +64,8 @@ class Documents:
                 return None
 
         enterprise = self._validate(map_secrets(Enterprise, document, opened))
-        integrations, locked = {}, {}
+        integrations: dict[str, IntegrationSettings] = {}
+        locked: dict[str, IntegrationSettings] = {}
         for name, raw in document.get("integrations", {}).items():
             model = self._kinds.get(name)
             if model is None:
