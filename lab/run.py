@@ -76,10 +76,7 @@ class DaemonProcess:
 
     async def start(self) -> None:
         """Starts it and waits until it is ready; RuntimeError with the log's end when it is not."""
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.program, "run", env=self.environment, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-            )
+        self.process = await self._spawn()
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(int(READY_DEADLINE_S * 10)):
                 if self.process.returncode is not None:
@@ -89,6 +86,12 @@ class DaemonProcess:
                         return
                 await asyncio.sleep(0.1)
         raise RuntimeError(f"the daemon did not get ready: {self.log.read_text(errors='replace')[-1500:]}")
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self.program, "run", env=self.environment, stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            )
 
     def client(self) -> httpx.AsyncClient:
         """An API client with the super-admin's token."""

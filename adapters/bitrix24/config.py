@@ -36,6 +36,7 @@ class Bitrix24Settings(IntegrationSettings):
     the webhook rests."""
 
     inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {"application_token": ("application_token",)}
+    stand_ins: ClassVar[Mapping[str, str]] = {"webhook_url": "https://portal.invalid/rest/1/lost"}
     makes: ClassVar[tuple[str, ...]] = ("lead", "contact", "task", "nothing")
 
     webhook_url: WebhookUrl | None = Field(default=None, description="Like https://example.bitrix24.ru/rest/1/abc123/")

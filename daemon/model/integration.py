@@ -59,11 +59,13 @@ class IntegrationSettings(Strict):
 
     inbound_tokens: what the other side proves itself with, by purpose: the fields whose values are taken, found by their keyed hash.
     rotates: secrets with an overlap: when the one is replaced and nothing is said of the other, the former value moves there.
+    stand_ins: what may stand for a secret that is lost, by field, where any word does not do.
     makes: what its rules can make of a call, nothing: it follows no rules; rules_by: what its rules look at and say besides.
     """
 
     inbound_tokens: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     rotates: ClassVar[Mapping[str, str]] = {}
+    stand_ins: ClassVar[Mapping[str, str]] = {}
     makes: ClassVar[tuple[str, ...]] = ()
     rules_by: ClassVar[tuple[str, ...]] = ("line", "direction", "answered", "known", "responsible", "task_deadline_s")
 

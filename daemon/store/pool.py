@@ -14,6 +14,8 @@ from daemon.store.migrate import APP_ROLE
 POOL_SIZE = 12
 ACQUIRE_DEADLINE_S = 10.0
 COMMAND_DEADLINE_S = 30.0
+# A process that the server lost without a word holds its locks until then. The longest that a transaction of ours rests is an exchange of tokens.
+ABANDONED_S = 60.0
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
@@ -35,7 +37,12 @@ class Database:
             max_inactive_connection_lifetime=0,  # a new one knows no plans
             max_queries=2**31,
             command_timeout=COMMAND_DEADLINE_S,
-            server_settings={"role": APP_ROLE, "application_name": "vochid", "jit": "off"},
+            server_settings={
+                "role": APP_ROLE,
+                "application_name": "vochid",
+                "jit": "off",
+                "idle_in_transaction_session_timeout": f"{round(ABANDONED_S * 1000)}",
+            },
             init=_json,
             reset=_leave_as_it_is,
         )

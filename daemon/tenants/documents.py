@@ -22,16 +22,22 @@ from daemon.store.enterprises import StoredEnterprise
 from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import is_sealed, is_shown, keep_stored, map_secrets, shown
 
+STAND_IN = "lost-secret"
+
 
 @dataclass(frozen=True, slots=True)
 class Tenancy:
-    """One tenant, ready for use: secrets open, integrations parsed. `problems` says what could not be read."""
+    """One tenant, ready for use: secrets open, integrations parsed. `problems` says what could not be read.
+
+    locked: integrations that cannot be reached, for a secret of theirs is lost; calls are planned for them by all else that is set, and wait.
+    """
 
     enterprise: Enterprise
     integrations: Mapping[str, IntegrationSettings]
     problems: tuple[str, ...] = field(default=())
     recordings_epoch: int = 0
     source: StoredEnterprise | None = field(default=None, repr=False)
+    locked: Mapping[str, IntegrationSettings] = field(default_factory=dict)
 
 
 class Documents:
@@ -58,7 +64,8 @@ class Documents:
                 return None
 
         enterprise = self._validate(map_secrets(Enterprise, document, opened))
-        integrations = {}
+        integrations: dict[str, IntegrationSettings] = {}
+        locked: dict[str, IntegrationSettings] = {}
         for name, raw in document.get("integrations", {}).items():
             model = self._kinds.get(name)
             if model is None:
@@ -67,12 +74,22 @@ class Documents:
             if known is not None and name in known.integrations and former.get(name) == raw:
                 integrations[name] = known.integrations[name]
                 continue
+            known_problems = len(problems)
             plain = map_secrets(model, raw, opened, f"integrations.{name}")
             try:
                 integrations[name] = self._validate_integration(name, plain)
             except SettingsError as error:
+                if len(problems) > known_problems:
+                    locked |= self._locked(name, model, raw)
                 problems.append(f"{error.field}: {error}")
-        return Tenancy(enterprise, integrations, tuple(problems), row.recordings_epoch, row)
+        return Tenancy(enterprise, integrations, tuple(problems), row.recordings_epoch, row, locked)
+
+    def _locked(self, name: str, model: type[IntegrationSettings], raw: dict[str, Any]) -> dict[str, IntegrationSettings]:
+        """An integration's settings with something meaningless for each of its secrets; none when they are not valid even so."""
+        with contextlib.suppress(SettingsError):
+            blanked = map_secrets(model, raw, lambda _, path: model.stand_ins.get(path, STAND_IN))
+            return {name: self._validate_integration(name, blanked)}
+        return {}
 
     def candidate_document(self, number: str, sent: dict[str, Any], before: StoredEnterprise | None) -> Enterprise:
         """The enterprise that `sent` would make, without its integrations."""

@@ -224,7 +224,7 @@ class Crm:
         tenant = _tenant(tenancy.enterprise)
         return [
             Told(name, planned, self._hold_s(change.call, planned))
-            for name, settings in tenancy.integrations.items()
+            for name, settings in {**tenancy.integrations, **tenancy.locked}.items()
             if settings.enabled
             for planned in self._adapters[name].plan(change, settings, tenant)
         ]

@@ -13,6 +13,7 @@ from lab.cable import Cable, Trouble
 from lab.chaos import neighbours
 from lab.chaos.account import Account
 from lab.chaos.crms import AmoCrm, Bitrix24, Crm, RetailCrm, Tickets
+from lab.chaos.nursery import NursedDaemon
 from lab.chaos.world import World, world
 
 RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second can be told
@@ -69,7 +70,7 @@ async def accounted(row: Row, place: World) -> None:
 async def kills(row: Row, size: Size) -> None:
     """kill -9 at random points under traffic. Of ten deaths one waits for the lease to run out by itself."""
     chance = random.Random(size.seed)
-    async with world(both()) as place:
+    async with world(both(), kind=NursedDaemon) as place:
         place.start_traffic(RATE, size.seed)
         for n in range(size.kills):
             await asyncio.sleep(chance.uniform(0.05, 2.5))
@@ -86,7 +87,7 @@ async def kills(row: Row, size: Size) -> None:
 async def kills_with_cdr(row: Row, size: Size) -> None:
     """The same where the PBX writes CDR: what no socket told is completed from it."""
     chance = random.Random(size.seed + 1)
-    async with world([[RetailCrm()]], cdr=True) as place:
+    async with world([[RetailCrm()]], cdr=True, kind=NursedDaemon) as place:
         place.start_traffic(RATE, size.seed)
         for _ in range(max(2, int(10 * size.scale))):
             await asyncio.sleep(chance.uniform(0.5, 2.5))

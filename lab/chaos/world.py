@@ -225,9 +225,10 @@ async def world(
     cdr: bool = False,
     extra: dict[str, str] | None = None,
     home: Path | None = None,
+    kind: type[DaemonProcess] = DaemonProcess,
 ) -> AsyncIterator[World]:
     """Everything at work, calm: one PBX per entry of `shops` with these CRMs. `database`: the owner's URL of an empty, migrated one on a Unix
-    socket; else a PostgreSQL of our own, below `home` when it is given."""
+    socket; else a PostgreSQL of our own, below `home` when it is given. `kind`: how the daemon is started."""
     folder = short_directory("vochid-chaos-")
     postgres = EmbeddedPostgres(home or folder) if database is None else None
     keeper = Supervisor("chaos")
@@ -253,7 +254,7 @@ async def world(
             await shop.line.mend()
             for crm in crms:
                 await crm.start()
-        daemon = DaemonProcess(folder / "daemon", extra={"VOCHID_DATABASE_URL": through, **(extra or {})})
+        daemon = kind(folder / "daemon", extra={"VOCHID_DATABASE_URL": through, **(extra or {})})
         daemon.data_dir.mkdir()
         await daemon.start()
         for shop in built:

@@ -66,6 +66,25 @@ async def test_connections_whose_server_went_without_a_word_are_given_up_and_new
         db._pool.terminate()
 
 
+async def test_locks_of_a_process_that_the_server_lost_without_a_word_are_free_again(
+    through: tuple[Cable, str], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "ABANDONED_S", 0.5)
+    cable, url = through
+    db, other = await Database.open(url, size=1), await asyncpg.connect(database_url)
+    try:
+        with pytest.raises((OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+            async with db.tenant("0367") as connection:
+                await connection.execute("select pg_advisory_xact_lock(7)")
+                cable.strand()
+                async with asyncio.timeout(30):
+                    await other.execute("select pg_advisory_xact_lock(7)")
+                db._pool.terminate()
+                raise OSError("the line is dead")
+    finally:
+        await other.close()
+
+
 async def test_a_database_that_takes_no_writes_makes_the_leases_stale(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "RENEW_S", 0.5)
     db = await Database.open(database_url)
