@@ -12,6 +12,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.office import free_port
+
 Address = int | Path  # a port of loopback, or a Unix socket
 CHUNK_BYTES = 65_536
 
@@ -61,8 +63,8 @@ class Cable:
             self._path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._relay, self._path)
         else:
+            self.port = self.port or free_port()
             self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Every connection is reset and new ones are refused, until `mend`."""

@@ -20,6 +20,7 @@ DEADLINES = (
     "daemon.doctor.SECOND_OPINION_S",
     "daemon.fastagi.server.ANSWER_DEADLINE_S",
     "daemon.fastagi.server.ENV_DEADLINE_S",
+    "daemon.records.known.LIVE_DEADLINE_S",
     "daemon.recordings.service.FILE_DEADLINE_S",
     "daemon.recordings.service.LINKS_DEADLINE_S",
     "daemon.store.embedded.START_DEADLINE_S",

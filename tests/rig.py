@@ -74,9 +74,14 @@ class Rig:
 
     async def record(self, call: Call, *signals: Signal, wake: bool = True) -> None:
         """As the model would: stores a change and wakes the dispatcher."""
-        for integration in await self.recorder.record(call.enterprise, call.pbx, [CallChange(call, signals, time.time())]):
+        await self.record_all([call], *signals, wake=wake)
+
+    async def record_all(self, calls: Sequence[Call], *signals: Signal, wake: bool = True) -> None:
+        """The same change of many calls of one PBX, in one transaction."""
+        enterprise, pbx = calls[0].enterprise, calls[0].pbx
+        for integration in await self.recorder.record(enterprise, pbx, [CallChange(call, signals, time.time()) for call in calls]):
             if wake:
-                self.dispatcher.wake(call.enterprise, integration)
+                self.dispatcher.wake(enterprise, integration)
 
     async def attach(self, enterprise: str, call_id: str, name: str) -> bool:
         """A recording that comes after the call, as the recordings room adds it."""

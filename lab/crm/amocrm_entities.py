@@ -260,7 +260,7 @@ class Entities:
         form = {f"{kind}[{action}][0][{name}]": str(value) for name, value in fields.items()}
         form |= {"account[id]": str(self._box.account.id), "account[subdomain]": self._box.account.subdomain}
         statuses = []
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5), trust_env=False) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), trust_env=False) as session:
             for hook in self._box.account.webhooks.values():
                 if event in hook["settings"]:
                     headers = {"Content-Type": "application/x-www-form-urlencoded"}

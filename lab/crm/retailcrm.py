@@ -292,7 +292,7 @@ class RetailCrmSandbox:
     async def is_svg(self, url: str) -> bool:
         """Whether an image that a browser would draw as SVG is at this address."""
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), trust_env=False) as session, session.get(url) as answer:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), trust_env=False) as session, session.get(url) as answer:
                 return answer.status == 200 and answer.content_type == "image/svg+xml" and "<svg" in await answer.text()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab.crm.retailcrm import RetailCrmSandbox
 
 PATHS = "/-/"
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 KEPT = 50
 
 

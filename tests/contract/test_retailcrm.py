@@ -185,9 +185,7 @@ async def delivered(box: RetailCrmSandbox, db: Database, *calls: Any) -> list[di
 
 async def test_sixty_calls_go_in_batches_of_fifty(box: RetailCrmSandbox, db: Database) -> None:
     async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
-        for _ in range(60):
-            await r.record(a_call(), Ended(()), wake=False)
-        r.dispatcher.wake(NUMBER, "retailcrm")
+        await r.record_all([a_call() for _ in range(60)], Ended(()))
         await r.settled()
     assert len(box.journal) == 60
     assert [len(upload.data) for upload in box.uploads] == [50, 10]
@@ -228,10 +226,7 @@ async def test_the_accounts_limits_are_kept(box: RetailCrmSandbox, db: Database,
     places, box.switches.rate_limited = noted_places(monkeypatch), False
     async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}) as r:
         started = time.monotonic()
-        for _ in range(70):
-            call = a_call(ended_at=None, result=None)
-            await r.record(call, Ringing(("150",)), wake=False)
-        r.dispatcher.wake(NUMBER, "retailcrm")
+        await r.record_all([a_call(ended_at=None, result=None) for _ in range(70)], Ringing(("150",)))
         await r.settled()
         assert time.monotonic() - started > 1.0
         assert (len(box.events), len(places)) == (70, 70), "every request had its place"
@@ -254,8 +249,7 @@ async def test_two_enterprises_with_one_account_share_its_limits(box: RetailCrmS
 async def test_popups_overtake_journals(box: RetailCrmSandbox, db: Database) -> None:
     box.switches.latency_s = 0.05
     async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
-        for _ in range(9 * 50):  # one batch more than may be in flight at once
-            await r.record(a_call(), Ended(()), wake=False)
+        await r.record_all([a_call() for _ in range(9 * 50)], Ended(()), wake=False)  # one batch more than may be in flight at once
         await r.record(ringing(a_call()), Ringing(("150",)), wake=False)
         r.dispatcher.wake(NUMBER, "retailcrm")
         await r.until(lambda: len(box.uploads) == 9)
@@ -307,8 +301,7 @@ async def test_a_crm_that_fails_ten_times_is_left_in_peace_until_a_probe_succeed
 
 async def test_a_probe_is_one_request_however_much_has_failed_before(box: RetailCrmSandbox, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async with rig(db, RetailCrm(), {"domain": box.url, "api_key": box.api_key}, run=False) as r:
-        for _ in range(30):
-            await r.record(a_call(), Ended(()), wake=False)
+        await r.record_all([a_call() for _ in range(30)], Ended(()), wake=False)
         async with db.tenant(NUMBER) as connection:
             await connection.execute("update deliveries set attempts = 3")
         monkeypatch.setattr(health, "FIRST_PAUSE_S", 3_600.0)

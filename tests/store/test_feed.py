@@ -26,6 +26,7 @@ from daemon.store.pool import Database
 from daemon.store.traces import StoredTrace, TraceRepository
 from daemon.supervisor import Supervisor
 from lab.fakepbx import FakePbx
+from lab.office import free_port
 from tests.golden.view import VIEW
 from tests.rig import NUMBER, WITHIN_S, a_call, rig
 
@@ -68,7 +69,7 @@ class Site:
 
 @asynccontextmanager
 async def site(db: Database, *, sweep_s: float, tracer: Tracer | None = None) -> AsyncIterator[Site]:
-    pbx, supervisor = FakePbx(channels=list(LEGS)), Supervisor("test")
+    pbx, supervisor = FakePbx(channels=list(LEGS), port=free_port()), Supervisor("test")  # it comes back on the same one
     async with rig(db, RetailCrm(), {"domain": "http://127.0.0.1:9", "api_key": "key-0123456789"}, run=False) as running:
         feed = PbxFeed(VIEW, running.recorder, lambda *_: None, lambda *_: None, sweep_s=sweep_s, tracer=tracer)
         feed.start()
