@@ -52,10 +52,12 @@ on("click", "[data-calendar]", (button) => {
   picker.value = isoDay(button.parentElement.querySelector("[name]").value);
   picker.showPicker();
 });
-on("change", ".day > [type=date]", (picker) => {
-  const text = picker.parentElement.querySelector("[name]");
-  text.value = isRussian ? picker.value.split("-").reverse().join(".") : picker.value;
-});
+// While it goes down: a form that is sent by any change already finds the new day on its way up.
+document.addEventListener("change", (event) => {
+  if (!event.target.matches?.(".day > [type=date]")) return;
+  const text = event.target.parentElement.querySelector("[name]");
+  text.value = isRussian ? event.target.value.split("-").reverse().join(".") : event.target.value;
+}, true);
 
 // A question before a form goes off.
 on("submit", "form[data-confirm]", (form, event) => {

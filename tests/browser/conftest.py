@@ -24,8 +24,8 @@ expect.set_options(timeout=30_000)  # of what does not come at all; what comes i
 PASSWORD = "верный конь батарея"
 SHOTS = Path(os.environ.get("VOCHID_TEST_SHOTS") or Path(__file__).parent.parent.parent / "build" / "screenshots")
 
-# What holds more than it shows; but for texts that end in an ellipsis and what is only to be heard.
-WIDER_THAN_THEMSELVES = """() => [...document.querySelectorAll("body *")].filter((part) => {
+# What holds more than it shows; but for texts that end in an ellipsis, what is typed into fields, and what is only to be heard.
+WIDER_THAN_THEMSELVES = """() => [...document.querySelectorAll("body :not(input, textarea, select)")].filter((part) => {
   const style = getComputedStyle(part);
   return part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 1 && style.display !== "inline" && style.textOverflow !== "ellipsis"
     && !part.closest("svg") && part.checkVisibility();

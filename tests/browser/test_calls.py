@@ -101,6 +101,38 @@ async def test_history_is_searched_filtered_and_paged_without_a_reload(desk: Des
     await expect(page.get_by_text("2026-11-21")).to_be_visible()  # what a date looks like
 
 
+@pytest.mark.parametrize(
+    ("path", "language", "typed", "chosen"), [("/reports", "ru", "05.03.2026", "07.03.2026"), ("/calls", "en", "2026-03-05", "2026-03-07")]
+)
+async def test_a_day_is_typed_as_the_language_writes_it_or_chosen_in_the_calendar(desk: Desk, path: str, language: str, typed: str, chosen: str) -> None:
+    page = await desk.page(language=language, like=(await settle(desk, 20)).context)
+    await page.goto(f"{desk.base}{E}{path}")
+    if path == "/calls":
+        await page.locator("[name=period]").select_option("days")
+    day = page.locator("[name=from]")
+    await day.fill(typed)
+    await page.evaluate(
+        "HTMLInputElement.prototype.showPicker = function () { window.opened = this.value; }"
+    )  # the browser's own calendar is no part of a page
+    button = page.locator(".day", has=day).get_by_role("button", name=re.compile("Выбрать день|Choose a day"))
+    await button.focus()
+    await page.keyboard.press("Enter")
+    assert await page.evaluate("window.opened") == "2026-03-05"  # it begins at the day that was typed
+    await (
+        page.locator(".day", has=day)
+        .locator("[type=date]")
+        .evaluate("(picker) => { picker.value = '2026-03-07'; picker.dispatchEvent(new Event('change', {bubbles: true})); }")
+    )
+    await expect(day).to_have_value(chosen)
+    if path == "/calls":
+        await expect(page).to_have_url(re.compile("from=2026-03-07"))
+    else:
+        await page.locator("[name=to]").fill(chosen)
+        await page.get_by_role("button", name="Показать").click()
+        await expect(page).to_have_url(re.compile("from=07.03.2026"))
+        await expect(page.locator("[name=from]")).to_have_value(chosen)
+
+
 async def test_a_call_shows_its_course_and_what_the_crm_was_told(desk: Desk) -> None:
     page = await settle(desk, 300)
     await page.goto(f"{desk.base}{E}/calls?result=answered&direction=in&q=%D0%BA%D0%BE%D1%82")
