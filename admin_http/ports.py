@@ -184,6 +184,8 @@ class SyncPages(Protocol):
 class SyncJobsPort(Protocol):
     async def last(self, enterprise: str) -> SyncJobView | None: ...
 
+    async def recent(self, enterprise: str, limit: int) -> Sequence[SyncJobView]: ...
+
 
 class SyncPort(Protocol):
     """Bitrix24's two-way sync."""

@@ -36,6 +36,7 @@ from lab.run import DaemonProcess, short_directory
 
 NUMBER = "0367"
 SYNC = "/api/integration/bitrix24"
+STORM_EVERY = 20  # requests, on average, between two bursts of one to three that fail
 STORM = ("503", "500-json", "503-limit", "reset", "truncated")
 SETTLE_DEADLINE_S = 3_600.0
 HURRY_S = 2.0
@@ -74,6 +75,7 @@ class SyncStorm:
         self._kill_at = kill_at
         self._hurried = 0.0
         self._began = 0.0
+        self._storm_at = 0
         self._records = CrmRecordRepository(db)
         self._mappings = SyncMappings(db)
         self._up = asyncio.Event()
@@ -201,7 +203,8 @@ class SyncStorm:
         while True:
             await asyncio.sleep(self._pause_s * self._random.random() * 2)
             await self._up.wait()
-            if self._random.random() < 0.05 and not self._box.switches.fail_next:
+            if len(self._box.requests) >= self._storm_at and not self._box.switches.fail_next:
+                self._storm_at = len(self._box.requests) + self._random.randrange(2 * STORM_EVERY)
                 burst = self._random.choices(STORM, k=self._random.randrange(1, 4))
                 self._box.switches.fail_next.extend(burst)
                 self.report.faults += len(burst)

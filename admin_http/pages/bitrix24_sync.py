@@ -1,4 +1,5 @@
-"""The sync block on Bitrix24's card: start it, see how far it is, what failed and why, and try that again. A part of the page, asked anew while a sync runs."""
+"""The sync block on Bitrix24's card: start it, see how far it is, what failed and why, and try that again; former syncs, and what was synced last.
+A part of the page, asked anew while a sync runs."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from aiohttp import web
 from admin_http.pages.routing import Page, Visit
 from admin_http.ports import SyncPort
 from daemon.errors import NotFound, VochidError
+from daemon.model.crm_record import RecordType
 from daemon.model.person import Role
 
-SHOWN_ERRORS = 20
+SHOWN_ERRORS, SHOWN_JOBS, SHOWN_PAIRS = 20, 5, 10
 DIRECTIONS = ("to", "from")
 
 
@@ -50,11 +52,15 @@ async def retry_failed(visit: Visit) -> web.StreamResponse:
 
 async def _block(visit: Visit, problem: str = "") -> web.Response:
     port = _port(visit)
-    last = await port.jobs.last(visit.number)
+    jobs = [one.shown() for one in await port.jobs.recent(visit.number, SHOWN_JOBS)]
     errors, total = await port.errors.page(visit.number, page=1, limit=SHOWN_ERRORS)
+    pairs, _ = await port.mappings.page(visit.number, page=1, limit=SHOWN_PAIRS)
+    tenancy = visit.services.tenants.get(visit.number)
+    portal = getattr(tenancy.integrations.get("bitrix24"), "portal", "") if tenancy is not None else ""
     return visit.render(
-        "integrations/sync.html", base=f"/e/{visit.number}/integrations/bitrix24", job=last.shown() if last is not None else None, errors=errors,
-        errors_total=total, counts=(await port.stats(visit.number))["mappings"], records=await port.waiting(visit.number), problem=problem,
+        "integrations/sync.html", base=f"/e/{visit.number}/integrations/bitrix24", jobs=jobs, errors=errors, errors_total=total, pairs=pairs, portal=portal,
+        records_root=f"/e/{visit.number}/records", plurals={str(one): one.plural for one in RecordType},
+        counts=(await port.stats(visit.number))["mappings"], records=await port.waiting(visit.number), problem=problem,
     )  # fmt: skip
 
 

@@ -77,11 +77,16 @@ class SyncJobs:
 
     async def last(self, enterprise: str) -> SyncJob | None:
         """The newest one."""
+        return next(iter(await self.recent(enterprise, 1)), None)
+
+    async def recent(self, enterprise: str, limit: int) -> list[SyncJob]:
+        """The newest ones, the newest first."""
         async with self._db.tenant(enterprise) as connection:
-            row = await connection.fetchrow(
-                "select * from sync_jobs where enterprise_number = $1 and integration = $2 order by created_at desc limit 1", enterprise, self._integration
-            )
-        return _job(row) if row is not None else None
+            rows = await connection.fetch(
+                "select * from sync_jobs where enterprise_number = $1 and integration = $2 order by created_at desc limit $3",
+                enterprise, self._integration, limit,
+            )  # fmt: skip
+        return [_job(row) for row in rows]
 
     async def held(self, connection: Connection, enterprise: str, job: str) -> SyncJob | None:
         """The job, locked and owned for a while longer; None when it is another daemon's by now, or over."""

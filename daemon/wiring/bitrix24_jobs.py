@@ -33,7 +33,7 @@ from daemon.wiring.bitrix24_sync import Bitrix24Sync
 from daemon.wiring.crm import Crm
 
 POLL_S = 2.0
-TICK_S = 0.25
+TICK_S, FULL_TICK_S = 0.25, 1.0  # between two steps of a job: of one that has little left in the outbox, and of one that has pages there
 ASK_DEADLINE_S = 20.0
 MAX_OPEN = 6 * PAGE  # of a job in the outbox at a time: one page under way, one behind it, and some that wait for their second try
 FAR_OFF_S = 180.0
@@ -80,7 +80,7 @@ class Bitrix24Jobs:
                 wait_s = await self._step(enterprise, job, failed_pages)
                 if wait_s is None:
                     return
-                failed_pages = failed_pages + 1 if wait_s > TICK_S else 0
+                failed_pages = failed_pages + 1 if wait_s > FULL_TICK_S else 0
                 await asyncio.sleep(wait_s)
         finally:
             self._at_work.discard(job)
@@ -120,7 +120,9 @@ class Bitrix24Jobs:
         if counted.state == "done":
             log.info("sync done", enterprise=enterprise, integration=BITRIX24, operation=f"sync_{one.direction}", done=counted.done, failed=counted.failed)
             return None
-        return TICK_S if page is None or not page.records else 0.0
+        if page is not None and page.records:
+            return 0.0
+        return TICK_S if len(_open(counted)) < PAGE else FULL_TICK_S
 
     async def _held(self, enterprise: str, job: str) -> SyncJob | None:
         async with self._db.tenant(enterprise) as connection:
@@ -139,10 +141,12 @@ class Bitrix24Jobs:
             job.enterprise, BITRIX24, keys, FAR_OFF_S,
         )  # fmt: skip
         states = {row["key"]: row["state"] for row in rows}
-        still = [key for key in keys if states.get(key) in ("waiting", "sending")]
-        done = sum(states.get(key, "delivered") in ("delivered", "observed") for key in keys if key not in still)
-        ended = len(keys) - len(still)
-        return replace(job, cursor={**job.cursor, "open": still}, done=job.done + done, failed=job.failed + ended - done)
+        ended = [key for key in keys if states.get(key) not in ("waiting", "sending")]
+        if not ended:
+            return job
+        done, gone = sum(states.get(key, "delivered") in ("delivered", "observed") for key in ended), set(ended)
+        still = [key for key in keys if key not in gone]
+        return replace(job, cursor={**job.cursor, "open": still}, done=job.done + done, failed=job.failed + len(ended) - done)
 
     async def _planned(self, connection: Connection, job: SyncJob, page: _Page) -> SyncJob:
         records = page.records
@@ -151,9 +155,8 @@ class Bitrix24Jobs:
         # Two entities may lead into one lane only if both are the same record's; each lane is planned once.
         await plan(connection, job.enterprise, records, "push" if job.direction == "to" else "pull", job=job.id)
         keys = [job_key(job.id, record) for record in dict.fromkeys(records)]
-        new = [key for key in keys if key not in _open(job)]
         total = page.total if job.total is None else job.total
-        open_keys = [*_open(job), *new]
+        open_keys = list(dict.fromkeys([*_open(job), *keys]))
         cursor = {"place": page.place, "after": page.after, "open": open_keys}
         return replace(job, cursor=cursor, total=max(total or 0, job.done + job.failed + len(open_keys)))
 
