@@ -178,7 +178,7 @@ class Asterisk:
 async def _greets(port: int) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        line = await asyncio.wait_for(reader.readline(), 2)
+        line = await asyncio.wait_for(reader.readline(), 10)
         writer.close()
         return line.startswith(b"Asterisk Call Manager")
     except (OSError, TimeoutError):

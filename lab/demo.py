@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,7 +31,7 @@ async def play_demo(*, once: bool, force_replay: bool) -> bool:
     well = True
     try:
         async with _pbx(force_replay) as (player, fastagi):
-            daemon = DaemonProcess(short_directory("vochid-demo-"), http=_preferred("127.0.0.1:8019"), fastagi=fastagi)
+            daemon = DaemonProcess(short_directory("vochid-demo-"), http=os.environ.get("VOCHID_HTTP") or _preferred("127.0.0.1:8019"), fastagi=fastagi)
             try:
                 await sandbox.start()
                 with console.status("starting the daemon and its PostgreSQL"):
@@ -66,7 +67,7 @@ async def _set_up(daemon: DaemonProcess, sandbox: RetailCrmSandbox, player: Play
     console.print(f"vochid's API       [bold]http://{daemon.http}/api/enterprises/0367/calls[/]")
     console.print(f"  with the header  Authorization: Bearer {daemon.admin_token}\n")
     async with daemon.client() as client:
-        for _ in range(100):
+        for _ in range(600):
             pbxs = (await client.get("/health")).json().get("pbxs", [])
             if pbxs and all(pbx["state"] == "ready" for pbx in pbxs):
                 return

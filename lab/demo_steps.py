@@ -30,7 +30,7 @@ REDIRECTED_LINE, REDIRECTED_FROM = "+375171112248", "152"
 MANAGER, MANAGERS_PHONE = 19, "150"  # looks after CUSTOMER in the sandbox's account
 STRANGER = "+375297770011"
 ENTERPRISE = "/api/enterprises/0367"
-DEADLINE_S = 15.0
+DEADLINE_S = 45.0
 
 
 @dataclass
@@ -216,7 +216,7 @@ async def _clicked(demo: Demo) -> str:
     if demo.player.stage is not None:
         await demo.player.stage.phones.behave(MANAGERS_PHONE, "answer", delay_s=0.6)
         await demo.player.stage.phones.behave(CUSTOMER, "answer", delay_s=0.6, talk_s=1.5)
-    async with httpx.AsyncClient(trust_env=False, timeout=15) as browser:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as browser:
         note = (await browser.post(f"{demo.sandbox.url}/-/call", data={"user": str(MANAGER), "phone": CUSTOMER})).json()
     if note["status"] != 200:
         return f"the telephony answered {note['status']}: {note['answer']}"
@@ -231,7 +231,7 @@ async def _clicked(demo: Demo) -> str:
 
 async def _answered_call(on: Stage, line: str, caller: str) -> None:
     call = await on.phones.call(line, caller=caller)
-    await asyncio.wait_for(call.answered.wait(), 5)
+    await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(1.0)
     await call.hangup()
 

@@ -20,7 +20,7 @@ from lab.run import short_directory
 
 PACKAGE = "mariadb-server-core"  # 8 MB
 SYSTEM_TABLES = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 60.0
 
 
 def ensure_server() -> Path:
@@ -52,7 +52,7 @@ def ensure_server() -> Path:
 
 def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, timeout=300)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabUnavailable(f"no MariaDB: {error}") from None
     if done.returncode != 0:

@@ -121,6 +121,19 @@ class Phones:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def rings(self, number: str, timeout_s: float = 30) -> None:
+        """Until somebody calls `number`. Raises TimeoutError."""
+        digits = "".join(filter(str.isdigit, number))
+        async with asyncio.timeout(timeout_s):
+            while not self._callees.get(digits):
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def pick_up(self, number: str) -> None:
+        """The called `number`, which rings, answers now."""
+        [channel, *_] = self._callees["".join(filter(str.isdigit, number))]
+        await self.do("Redirect", ("Channel", channel), ("Context", "talk"), ("Exten", "s"), ("Priority", "1"))
+
     # -- events of the world -------------------------------------------------------------------------------------
 
     def on_ready(self, link: Link) -> None:
@@ -136,6 +149,7 @@ class Phones:
                 else:
                     self._channels[unique] = digits = "".join(filter(str.isdigit, frame.get("Exten") or ""))
                     self._callees.setdefault(digits, []).append(channel)
+                    self._changed.set()
                     self.shown.setdefault(digits, []).append(frame.get("CallerIDNum") or "")
             case "Newstate" if frame.get("ChannelState") == "6":
                 self._up.add(channel)

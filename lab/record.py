@@ -22,7 +22,7 @@ from lab.scenarios import SCENARIOS, Scenario, Stage
 from lab.softphone import Softphones
 
 SETTLED_S = 0.2  # so long nothing more is told after a scenario's last hangup: it is over
-SETTLE_DEADLINE_S = 5.0
+SETTLE_DEADLINE_S = 30.0
 
 
 @asynccontextmanager

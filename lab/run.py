@@ -40,7 +40,7 @@ class DaemonProcess:
     fastagi: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     admin_token: str = field(default_factory=lambda: secrets.token_hex(16))
     extra: dict[str, str] = field(default_factory=dict)
-    patience: frozenset[str] = frozenset()
+    patience: frozenset[str] = field(default_factory=lambda: frozenset(filter(None, os.environ.get(VARIABLE, "").split(","))))
     process: asyncio.subprocess.Process | None = None
 
     @property

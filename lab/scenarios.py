@@ -70,7 +70,8 @@ async def inbound_declined(stage: Stage) -> None:
 async def inbound_cancelled(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     call = await stage.phones.call(ONE_PHONE, caller=CUSTOMER)
-    await asyncio.sleep(1.2)
+    await stage.phones.rings("150")
+    await asyncio.sleep(0.8)
     await call.hangup()
 
 
@@ -108,7 +109,8 @@ async def queue_ringall(stage: Stage) -> None:
     await stage.phones.behave("150", "answer", delay_s=0.8)
     await stage.phones.behave("151", "ring")
     call = await stage.phones.call(SALES, caller=CUSTOMER)
-    await asyncio.sleep(3)
+    await stage.phones.answered("150")
+    await asyncio.sleep(1)
     await call.hangup()
 
 
@@ -117,7 +119,8 @@ async def queue_linear(stage: Stage) -> None:
     await stage.phones.behave("152", "ring")
     await stage.phones.behave("153", "answer", delay_s=0.4)
     call = await stage.phones.call(SUPPORT, caller=CUSTOMER)
-    await asyncio.sleep(5.2)
+    await stage.phones.answered("153")
+    await asyncio.sleep(1)
     await call.hangup()
 
 
@@ -126,7 +129,8 @@ async def queue_abandoned(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.phones.behave("151", "ring")
     call = await stage.phones.call(SALES, caller=CUSTOMER)
-    await asyncio.sleep(2)
+    await asyncio.gather(stage.phones.rings("150"), stage.phones.rings("151"))
+    await asyncio.sleep(1)
     await call.hangup()
 
 
@@ -144,7 +148,8 @@ async def menu_then_answered(stage: Stage) -> None:
     await asyncio.wait_for(call.answered.wait(), 30)
     await asyncio.sleep(0.8)
     await call.press("1")
-    await asyncio.sleep(2.5)
+    await stage.phones.answered("150")
+    await asyncio.sleep(1)
     await call.hangup()
 
 
@@ -248,7 +253,8 @@ async def outbound_national_form(stage: Stage) -> None:
 async def outbound_cancelled(stage: Stage) -> None:
     await stage.phones.behave(CUSTOMER, "ring")
     call = await stage.phones.call(CUSTOMER, phone="151")
-    await asyncio.sleep(1.5)
+    await stage.phones.rings(CUSTOMER)
+    await asyncio.sleep(0.8)
     await call.hangup()
 
 
@@ -312,7 +318,8 @@ async def click_endpoint_first(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     await stage.phones.behave(CUSTOMER, "answer", delay_s=0.6)
     await stage.originate("PJSIP/150", Context="inoffice", Exten=CUSTOMER, Priority="1", CallerID=CUSTOMER, ChannelId="click-ep-1")
-    await asyncio.sleep(3)
+    await stage.phones.answered(CUSTOMER)
+    await asyncio.sleep(1)
     await stage.phones.hangup_callee("150")
 
 
@@ -324,7 +331,8 @@ async def click_local_dial(stage: Stage) -> None:
         "Local/150@inoffice", Application="Dial", Data=f"Local/{CUSTOMER}@inoffice", CallerID=CUSTOMER,
         ChannelId="click-local-1", OtherChannelId="click-local-2",
     )  # fmt: skip
-    await asyncio.sleep(3.5)
+    await stage.phones.answered(CUSTOMER)
+    await asyncio.sleep(1)
     await stage.phones.hangup_callee(CUSTOMER)
 
 
@@ -333,7 +341,8 @@ async def click_customer_busy(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     await stage.phones.behave(CUSTOMER, "hangup", arg="17")
     await stage.originate("PJSIP/150", Context="inoffice", Exten=CUSTOMER, Priority="1", CallerID=CUSTOMER, ChannelId="click-busy-1")
-    await asyncio.sleep(2)
+    await stage.phones.rings("150")
+    await asyncio.sleep(1)
 
 
 @scenario("Click-to-call: 150 picks up and hangs up while the customer rings.", outbound("cancelled", **CLICK))
@@ -341,7 +350,8 @@ async def click_given_up(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     await stage.phones.behave(CUSTOMER, "ring")
     await stage.originate("PJSIP/150", Context="inoffice", Exten=CUSTOMER, Priority="1", CallerID=CUSTOMER, ChannelId="click-up-1")
-    await asyncio.sleep(1.5)
+    await stage.phones.rings(CUSTOMER)
+    await asyncio.sleep(0.8)
     await stage.phones.hangup_callee("150")
 
 
@@ -349,7 +359,8 @@ async def click_given_up(stage: Stage) -> None:
 async def click_manager_absent(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.originate("PJSIP/150", Context="inoffice", Exten=CUSTOMER, Priority="1", CallerID=CUSTOMER, ChannelId="click-absent-1")
-    await asyncio.sleep(3)
+    await stage.phones.rings("150")
+    await asyncio.sleep(2.5)
 
 
 LOCAL = {"Context": "inoffice", "Exten": CUSTOMER, "Priority": "1", "CallerID": CUSTOMER}
@@ -360,14 +371,16 @@ async def click_local_customer_busy(stage: Stage) -> None:
     await stage.phones.behave("150", "answer")
     await stage.phones.behave(CUSTOMER, "hangup", arg="17")
     await stage.originate("Local/150@inoffice", **LOCAL, ChannelId="vochid-click-busy", OtherChannelId="vochid-click-busy-2")
-    await asyncio.sleep(2)
+    await stage.phones.rings("150")
+    await asyncio.sleep(1)
 
 
 @scenario("Click-to-call by Local and Exten: 150 does not pick up.", outbound("no_answer", **CLICK))
 async def click_local_manager_absent(stage: Stage) -> None:
     await stage.phones.behave("150", "ring")
     await stage.originate("Local/150@inoffice", **LOCAL, ChannelId="vochid-click-absent", OtherChannelId="vochid-click-absent-2")
-    await asyncio.sleep(3)
+    await stage.phones.rings("150")
+    await asyncio.sleep(2.5)
 
 
 TWENTY = [f"+3752962540{n:02d}" for n in range(20)]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from daemon.supervisor import Supervisor
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 _METHODS = "INVITE, ACK, BYE, CANCEL, OPTIONS, REFER, NOTIFY, INFO, UPDATE"
 _REASONS = {
     100: "Trying",

@@ -21,6 +21,8 @@ from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 
 expect.set_options(timeout=30_000)  # of what does not come at all; what comes is not waited for
+# Toasts and the cards of calls that ended go by themselves after some seconds: here they stay until they were looked at.
+LASTING = "{ const soon = setTimeout; window.setTimeout = (what, ms, ...more) => soon(what, ms >= 4000 && ms < 15000 ? 600000 : ms, ...more); }"
 PASSWORD = "верный конь батарея"
 SHOTS = Path(os.environ.get("VOCHID_TEST_SHOTS") or Path(__file__).parent.parent.parent / "build" / "screenshots")
 
@@ -63,6 +65,7 @@ class Desk:
         if like is not None:
             await context.add_cookies(await like.cookies())  # type: ignore[arg-type]
         await context.add_cookies([{"name": f"vochid_{name}", "value": value, "url": self.base} for name, value in (("theme", theme), ("language", language))])
+        await context.add_init_script(LASTING)
         page = await context.new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))

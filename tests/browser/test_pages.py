@@ -144,6 +144,7 @@ async def test_language_theme_and_menu_are_switched_by_hand(desk: Desk) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 21)"
     await page.get_by_role("button", name="light").click()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "light")
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 247)"
     await page.set_viewport_size({"width": 390, "height": 800})
     await expect(page.get_by_role("link", name="People")).to_be_hidden()

@@ -171,11 +171,10 @@ async def test_a_caller_is_shown_with_the_record_on_the_board_in_the_history_and
     desk.pbx.send(recorded[ring:])
     for path in ("calls", "missed"):
         await page.goto(f"{desk.base}{E}/{path}")
-        for _ in range(150):  # the call is over once it is on both
-            if await page.locator("tbody a.known").count() and not await page.get_by_text("Идёт", exact=True).count():
-                break
-            await page.wait_for_timeout(200)
-            await page.reload()
+        async with asyncio.timeout(60):  # the call is over once it is on both
+            while not await page.locator("tbody a.known").count() or await page.get_by_text("Идёт", exact=True).count():
+                await page.wait_for_timeout(200)
+                await page.reload()
         await expect(page.locator("tbody .c-who").first).to_contain_text("Ирина Лис")
         await desk.accessible(page)
     await page.locator("tbody a.known").first.click()

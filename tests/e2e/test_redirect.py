@@ -120,10 +120,11 @@ async def test_every_decision_is_written_down_with_its_reason_and_time(house: Ho
     assert (decision["response_data"]["status"], decision["response_data"]["reason"]) == ("found", "named by retailcrm")
     assert decision["response_data"]["took_ms"] >= 0
     assert house.crm.api_key not in str(rows)
-    async with httpx.AsyncClient(base_url=f"http://{house.daemon.metrics}", trust_env=False, timeout=60) as operator:
-        shown = (await operator.get("/metrics")).text
+    await ask(house.daemon.fastagi, NUMBER, STRANGER)
+    async with httpx.AsyncClient(base_url=f"http://{house.daemon.metrics}", trust_env=False, timeout=60) as operator, asyncio.timeout(30):
+        while 'vochid_fastagi_dialogues_total{outcome="answered"} 1.0' not in (shown := (await operator.get("/metrics")).text):
+            await asyncio.sleep(0.05)
     assert 'vochid_lookups_total{status="found"} 1.0' in shown
-    assert 'vochid_fastagi_dialogues_total{outcome="answered"}' in shown
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ async def stands_still(place: World, systemd: socket.socket) -> None:
     process = place.daemon.process
     assert process is not None
     process.send_signal(signal.SIGUSR2)  # lab/chaos/inside: sleeps in the loop
-    await asyncio.sleep(0.2)
+    await place.until(lambda: "standing still" in place.daemon.log.read_text(errors="replace"), 60, "it stands still")
     heard(systemd)
     until = time.monotonic() + WATCHDOG_S + 1
     while time.monotonic() < until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from lab.office import free_port
+from lab.patient import EVERYTHING, VARIABLE
+
 pytestmark = [pytest.mark.asterisk, pytest.mark.xdist_group("asterisk"), pytest.mark.timeout(600)]
 
 
 def test_the_demo_clicks_redirects_and_loses_nothing_while_the_crm_is_stopped(asterisk_root: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "daemon", "demo", "--once"], capture_output=True, text=True, timeout=180, check=False)
+    # On a port of its own, as another demo may be running.
+    environment = {**os.environ, "VOCHID_HTTP": f"127.0.0.1:{free_port()}", VARIABLE: ",".join(sorted(EVERYTHING))}
+    command = [sys.executable, "-m", "daemon", "demo", "--once"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = re.findall(r"(?m)^(ok|FAIL)  +(.*)$", done.stdout)
     assert {state for state, _ in steps} == {"ok"}

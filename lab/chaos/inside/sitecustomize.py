@@ -15,4 +15,9 @@ if _CLOCK:
     with open(_CLOCK, "rb") as _file:
         _off = mmap.mmap(_file.fileno(), 8, access=mmap.ACCESS_READ)
     time.time = lambda: _real() + struct.unpack_from("d", _off)[0]  # type: ignore[assignment,unused-ignore]
-    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(120))
+
+    def _stand_still(*_: object) -> None:
+        os.write(2, b"standing still\n")
+        time.sleep(120)
+
+    signal.signal(signal.SIGUSR2, _stand_still)
