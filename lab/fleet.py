@@ -31,17 +31,20 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used since it began: CPU seconds; and what it holds: memory in kB (Linux, /proc)."""
+    """What a process has used since it began: CPU seconds, without its children and with those that are over; and what it holds: memory in
+    kB (Linux, /proc)."""
 
     cpu_s: float
     memory_kb: int
+    with_children_s: float = 0.0
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        """Of one process, without its children."""
+        """Of one process."""
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-        return cls((int(fields[11]) + int(fields[12])) / TICKS, int(status["VmRSS"].split()[0]))
+        ticks = [int(field) for field in fields[11:15]]
+        return cls(sum(ticks[:2]) / TICKS, int(status["VmRSS"].split()[0]), sum(ticks) / TICKS)
 
 
 async def fill(data_dir: Path, documents: Iterable[dict[str, Any]]) -> None:

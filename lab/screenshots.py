@@ -1,4 +1,4 @@
-"""Pictures of every page with invented data: `python -m lab.screenshots [DIR]`; with --docs only those of the README, into docs/img/.
+"""Pictures of every page with invented data: `python -m lab.screenshots [DIR]`; with --docs only those of the README in both themes, into docs/img/.
 
 A PBX that can only remember keeps some recorded calls alive, under other numbers and names, so that the live board has something to show.
 """
@@ -155,7 +155,7 @@ async def take(directory: Path, *, docs: bool, only: frozenset[str] = frozenset(
         first = await browser.new_context()
         await _enter(await first.new_page(), daemon)
         base = f"http://{daemon.http}"
-        for width, theme, language in [(README_SIZE[0], "light", "ru")] if docs else VARIANTS:
+        for width, theme, language in [(README_SIZE[0], theme, "ru") for theme in ("light", "dark")] if docs else VARIANTS:
             region = {"ru": "ru-RU", "en": "en-GB"}[language]
             context = await browser.new_context(viewport={"width": width, "height": README_SIZE[1]}, reduced_motion="reduce", locale=region)
             await context.add_cookies(await first.cookies())  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ async def take(directory: Path, *, docs: bool, only: frozenset[str] = frozenset(
             for name, path in _wanted(docs, only):
                 await _open(page, base, name, path)
                 if docs:
-                    await _webp(page, directory / f"{name}.webp")
+                    await _webp(page, directory / f"{name}{'-dark' if theme == 'dark' else ''}.webp")
                 else:
                     await page.screenshot(path=directory / f"{name}-{width}-{theme}-{language}.png", full_page=name != "calls")
             await context.close()
@@ -189,7 +189,7 @@ async def _open(page: Any, base: str, name: str, path: str) -> None:
     """Goes there and waits until what comes later has come."""
     await page.goto(base + path)
     if name == "call":
-        await page.locator("#rows a.over").first.click()
+        await page.locator("#rows tr:has(.rec) a.over").first.click()
         await page.locator(".timeline").wait_for()
     if name == "ticket":
         await page.locator("#rows a.over").first.click()
@@ -209,7 +209,7 @@ async def _open(page: Any, base: str, name: str, path: str) -> None:
 
 
 async def _webp(page: Any, path: Path) -> None:
-    if path.stem == "integration":
+    if path.stem.startswith("integration"):
         await page.locator("#managers").scroll_into_view_if_needed()
     session = await page.context.new_cdp_session(page)
     shot = await session.send("Page.captureScreenshot", {"format": "webp", "quality": QUALITY})

@@ -23,6 +23,8 @@ from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import is_sealed, is_shown, keep_stored, map_secrets, shown
 
 STAND_IN = "lost-secret"
+# What counts of settings that a document does not name.
+_LEFT_OUT = Enterprise(number="0", name="0", pbxs=()).model_dump(mode="json", by_alias=True, exclude={"number", "name", "pbxs", "secret"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class Documents:
         return self._seal(value, number, path)
 
     def shown(self, document: dict[str, Any]) -> dict[str, Any]:
-        """A document as people see it: secrets as set or not."""
+        """A document as people see it: secrets as set or not, and what it leaves out as it counts: rows that were written by SQL leave much out."""
         number = document["number"]
 
         def show(value: Any, path: str) -> Any:
@@ -216,7 +218,7 @@ class Documents:
             name: map_secrets(self._kinds[name], raw, show, f"integrations.{name}") if name in self._kinds else {"enabled": False}
             for name, raw in document.get("integrations", {}).items()
         }
-        return result
+        return {**_LEFT_OUT, **result}
 
 
 def fingerprint(document: dict[str, Any]) -> str:

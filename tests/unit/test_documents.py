@@ -11,7 +11,9 @@ from pydantic import SecretStr, ValidationError
 
 from adapters.retailcrm.config import RetailCrmSettings
 from daemon.security.egress import EgressPolicy
+from daemon.security.vault import Vault
 from daemon.tenants.document import Enterprise
+from daemon.tenants.documents import Documents
 from daemon.tenants.pattern import check_pattern
 from daemon.tenants.secret_fields import collect, is_shown, keep_stored, map_secrets, shown
 
@@ -101,6 +103,15 @@ def test_a_pbxs_secret_follows_its_name_not_its_place() -> None:
     kept = keep_stored(Enterprise, document(pbxs=[{"name": "b", "host": "h"}, {"name": "c", "host": "h"}]), stored)
     assert kept["pbxs"][0]["secret"] == {"sealed": "2"}
     assert "secret" not in kept["pbxs"][1]
+
+
+def test_what_a_row_written_by_sql_leaves_out_is_shown_as_it_counts() -> None:
+    shown_document = Documents(Vault(["k" * 40]), EgressPolicy(), {}).shown({"number": "0367", "name": "Июнь", "timezone": "Europe/Vilnius"})
+    assert (shown_document["number"], shown_document["timezone"], shown_document["integrations"]) == ("0367", "Europe/Vilnius", {})
+    assert shown_document["smart_redirect"] == {"mode": "redirect", "crm": None, "cache_ttl_s": 300}
+    assert shown_document["dial_rules"]["abroad"]["per_day"] == 50
+    assert shown_document["lines"] == []
+    assert "secret" not in shown_document
 
 
 def test_a_short_secret_shows_nothing_of_itself() -> None:
