@@ -457,3 +457,20 @@ async def test_long_syncs_take_everything_once_and_count_exactly(db: Database) -
         assert len(b.box.data.entities) == 190
         with pytest.raises(NotFound):
             await b.sync.job("0400", job)
+
+
+async def test_what_failed_together_is_tried_again_together(db: Database) -> None:
+    async with both(db) as b:
+        async with b.rig.db.tenant(NUMBER) as connection:
+            for number in range(60):
+                await b.records.make(connection, NUMBER, RecordType.OBJECT, {"name": f"Машина {number}"}, LOCAL)
+        b.box.switches.fail_next.append("500")
+        b.rig.dispatcher.wake(NUMBER, "bitrix24")
+        await b.rig.until(lambda: b.box.switches.fail_next == type(b.box.switches.fail_next)(), 30)
+        await b.rig.at_rest()
+        assert await b.sync.waiting(NUMBER) == {"waiting": 60, "sending": 0, "dead": 0}
+        before = len(b.box.requests)
+        await b.rig.hurry()
+        await b.settled()
+        assert len(b.entities("DEAL")) == 60
+        assert len(b.box.requests) - before == 3  # one look, and 48 and 12 written and read back
