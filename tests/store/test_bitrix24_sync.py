@@ -474,3 +474,25 @@ async def test_what_failed_together_is_tried_again_together(db: Database) -> Non
         await b.settled()
         assert len(b.entities("DEAL")) == 60
         assert len(b.box.requests) - before == 3  # one look, and 48 and 12 written and read back
+
+
+async def test_what_the_portal_has_no_place_for_yet_goes_out_and_stays_here(db: Database) -> None:
+    """Without our block in its comments an entity says nothing of a role: what is entered here is written, and is no value that the portal insists on."""
+    async with both(db) as b:
+        contact = await b.box.methods["crm.contact.add"](Params({"fields": {"NAME": "Пётр"}}))
+        await b.sync.heard(NUMBER, "contact", contact)
+        await b.settled()
+        (user,) = await b.all(RecordType.USER)
+        entity = b.box.data.entities["CONTACT", contact]
+        for role in ("Мастер", None, "Диспетчер"):
+            await b.change(RecordType.USER, user.id, role=role)
+            await b.settled()
+            for _ in range(2):
+                await b.sync.heard(NUMBER, "contact", contact)
+                await b.settled()
+            assert (await b.get(RecordType.USER, user.id))["role"] == role
+            assert (role or "нет такой") in entity.fields["COMMENTS"] or role is None
+            entity.fields["COMMENTS"] = ""  # people take the block away
+            await b.sync.heard(NUMBER, "contact", contact)
+            await b.settled()
+            assert (await b.get(RecordType.USER, user.id))["role"] == role
