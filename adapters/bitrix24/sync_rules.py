@@ -58,6 +58,7 @@ def merge(local: View, remote: View, agreed: View, changed: Mapping[str, float],
         if name not in remote:
             if agreed.get(name) != ours:
                 write.append(name)
+                same[name] = ours
             continue
         theirs = remote[name]
         if ours != theirs:

@@ -60,13 +60,15 @@ class Outbox:
         return int(await self._db.fetchval("select release_expired_claims()"))
 
     async def claim(self, enterprise: str, integration: str, policy: Policy, kinds: Sequence[Kind], room: int, claim_s: float) -> Claims:
-        """Heads of lanes that are due, popups first, by request: at most `room` of them; new deliveries of a kind that goes in batches share one."""
+        """Heads of lanes that are due, popups first, by request: at most `room` of them; new deliveries of a kind that goes in batches share one, and of
+        a kind that goes one request at a time those that were tried before as well."""
         batched = {kind: size for kind in kinds if (size := policy.batch.get(kind, 1)) > 1}
         alone = [str(kind) for kind in kinds if kind not in batched]
         rows = await self._db.fetch(
             "select d.*, extract(epoch from now() - d.created_at)::float8 as waited_s, memory_of_lane(d.enterprise_number, d.integration, d.lane) as memory "
-            "from claim_due($1, $2, $3, $4, $5, $6, $7, $8, $9) d order by d.priority, d.due_at, d.id",
+            "from claim_due($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) d order by d.priority, d.due_at, d.id",
             enterprise, integration, self._owner, alone, list(batched), list(batched.values()), list(policy.repeatable), room, claim_s,
+            [str(kind) for kind in policy.one_at_a_time],
         )  # fmt: skip
         requests: list[list[Claimed]] = []
         batches: dict[Kind, list[Claimed]] = {}

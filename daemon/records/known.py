@@ -17,7 +17,7 @@ import asyncpg
 
 from daemon.model.crm_record import KnownAs
 
-FRESH_S = 10.0  # a record changed by another daemon, or by the sync, shows after this; one changed here, at once
+FRESH_S = 10.0  # a record changed by another daemon, or by its sync, shows after this; one changed here, at once
 MAX_KEPT = 20_000
 AT_ONCE = 500  # numbers in one statement
 LIVE_DEADLINE_S = 2.0  # the live board waits no longer for a name

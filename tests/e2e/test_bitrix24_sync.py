@@ -40,7 +40,12 @@ async def test_a_portal_is_set_up_synced_and_told_of(house: House, api: httpx.As
                 await asyncio.sleep(0.1)
         return shown
 
-    await api.put(f"/api/enterprises/{NUMBER}", json={**house.document, "pbxs": [], "integrations": {}})
+    async def name_of(phone: str) -> Any:
+        return (await api.post("/api/smart-redirect", json={"enterprise_number": NUMBER, "phone": phone})).json()["name"]
+
+    redirect = {"mode": "name", "crm": []}  # what the portal knows is not asked for here
+    await api.put(f"/api/enterprises/{NUMBER}", json={**house.document, "pbxs": [], "integrations": {}, "smart_redirect": redirect})
+    assert await name_of("+375291112233") is None
     is_problem(await api.post(f"{ROOT}/sync/to", params=one, json={}), 409, "wrong_state")
     assert (await ask("GET", f"{ROOT}/health"))["data"]["configured"] is False
     for wrong in ({"webhook_url": "http://10.0.0.1/rest/1/abc/"}, {"webhook_url": "nonsense"}, {"password": "x"}):
@@ -53,6 +58,7 @@ async def test_a_portal_is_set_up_synced_and_told_of(house: House, api: httpx.As
     job = (await ask("POST", f"{ROOT}/sync/from", 202, json=body))["job"]
     shown = await ended(job)
     assert {name: shown[name] for name in ("state", "total", "done", "failed")} == {"state": "done", "total": 1, "done": 1, "failed": 0}
+    assert await name_of("+375291112233") == "Пётр"  # at once, although nobody was known under this number a moment ago
     mappings = await ask("GET", f"{ROOT}/mappings", params={"page": 1, "limit": 10})
     assert {name: mappings["data"][name] for name in ("total", "page", "limit")} == {"total": 1, "page": 1, "limit": 10}
     (row,) = mappings["data"]["items"]
@@ -67,6 +73,15 @@ async def test_a_portal_is_set_up_synced_and_told_of(house: House, api: httpx.As
     async with asyncio.timeout(30):
         while (await ask("GET", f"{ROOT}/stats"))["data"]["mappings"]["object_mappings"] == 0:
             await asyncio.sleep(0.1)
+    # A task of it: the event leads to its deal.
+    fields = {"TITLE": "Заменить датчик", "RESPONSIBLE_ID": "12", "UF_CRM_TASK": [f"D_{deal}"]}
+    task = (await box.methods["tasks.task.add"](Params({"fields": fields})))["task"]["id"]
+    told = {"FIELDS_BEFORE": "undefined", "FIELDS_AFTER][ID": task, "IS_ACCESSIBLE_BEFORE": "N", "IS_ACCESSIBLE_AFTER": "undefined"}
+    assert await box.send("ONTASKADD", told, f"http://{house.daemon.http}/bitrix24/events") == [200]
+    async with asyncio.timeout(30):
+        while not (tasks := [one["tasks"] for one in (await ask("GET", f"{ROOT}/mappings"))["data"]["items"] if one["tasks"]]):
+            await asyncio.sleep(0.1)
+    assert tasks == [[{"id": task, "title": "Заменить датчик", "status": "2", "url": f"{box.url}/company/personal/user/0/tasks/task/view/{task}/"}]]
     # What cannot be done is shown and can be tried again.
     box.scopes.discard("crm")
     await box.send("ONCRMDEALUPDATE", {"FIELDS][ID": str(deal)}, f"http://{house.daemon.http}/bitrix24/events")

@@ -466,3 +466,42 @@ async def test_long_syncs_take_everything_once_and_count_exactly(db: Database, m
         assert len(b.box.data.entities) == 190
         with pytest.raises(NotFound):
             await b.sync.job("0400", job)
+
+
+async def test_what_failed_together_is_tried_again_together(db: Database) -> None:
+    async with both(db) as b:
+        async with b.rig.db.tenant(NUMBER) as connection:
+            for number in range(60):
+                await b.records.make(connection, NUMBER, RecordType.OBJECT, {"name": f"Машина {number}"}, LOCAL)
+        b.box.switches.fail_next.append("500")
+        b.rig.dispatcher.wake(NUMBER, "bitrix24")
+        await b.rig.until(lambda: b.box.switches.fail_next == type(b.box.switches.fail_next)(), 30)
+        await b.rig.at_rest()
+        assert await b.sync.waiting(NUMBER) == {"waiting": 60, "sending": 0, "dead": 0}
+        before = len(b.box.requests)
+        await b.rig.hurry()
+        await b.settled()
+        assert len(b.entities("DEAL")) == 60
+        assert len(b.box.requests) - before == 3  # one look, and 48 and 12 written and read back
+
+
+async def test_what_the_portal_has_no_place_for_yet_goes_out_and_stays_here(db: Database) -> None:
+    """Without our block in its comments an entity says nothing of a role: what is entered here is written, and is no value that the portal insists on."""
+    async with both(db) as b:
+        contact = await b.box.methods["crm.contact.add"](Params({"fields": {"NAME": "Пётр"}}))
+        await b.sync.heard(NUMBER, "contact", contact)
+        await b.settled()
+        (user,) = await b.all(RecordType.USER)
+        entity = b.box.data.entities["CONTACT", contact]
+        for role in ("Мастер", None, "Диспетчер"):
+            await b.change(RecordType.USER, user.id, role=role)
+            await b.settled()
+            for _ in range(2):
+                await b.sync.heard(NUMBER, "contact", contact)
+                await b.settled()
+            assert (await b.get(RecordType.USER, user.id))["role"] == role
+            assert (role or "нет такой") in entity.fields["COMMENTS"] or role is None
+            entity.fields["COMMENTS"] = ""  # people take the block away
+            await b.sync.heard(NUMBER, "contact", contact)
+            await b.settled()
+            assert (await b.get(RecordType.USER, user.id))["role"] == role

@@ -26,7 +26,7 @@ from adapters.bitrix24.sync_fields import (
 )  # fmt: skip
 from adapters.bitrix24.sync_look import Listing, deals_of, listings
 from adapters.bitrix24.sync_pairing import Signs, pair_up, signs_of_entity, signs_of_record, title_sign, written_forms
-from adapters.bitrix24.sync_rules import Known, digest, error_type, is_stale, merge, remembered
+from adapters.bitrix24.sync_rules import Known, Merged, digest, error_type, is_stale, merge, remembered
 from daemon.model.crm_record import RecordType
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Rejected, Retry, Throttled
 
@@ -199,7 +199,8 @@ def test_the_later_change_of_a_field_stands(
 
 
 def test_what_the_portal_never_had_is_written_and_what_it_does_not_show_is_left() -> None:
-    assert merge({"f": "a"}, {}, {}, {}, 1.0).write == ("f",)
+    assert merge({"f": "a"}, {}, {}, {}, 1.0) == Merged({}, ("f",), {"f": "a"})
+    assert merge({"f": "b"}, {}, {"f": "a"}, {}, 1.0) == Merged({}, ("f",), {"f": "b"})
     assert merge({"f": None}, {}, {}, {}, 1.0).write == ()
     assert merge({"f": "a"}, {}, {"f": "a"}, {}, 1.0).write == ()
     assert merge({"f": "b"}, {}, {"f": "a"}, {}, 1.0).write == ("f",)
