@@ -23,7 +23,7 @@ from admin_http.visitors import parse_networks
 from daemon.asterisk.snippets import snippets_of
 from daemon.calls.posting import PostedCalls
 from daemon.calls.recorder import Recorder
-from daemon.delivery.budgets import Budgets
+from daemon.delivery.budgets import KNOWN_AFTER_S, Budgets
 from daemon.delivery.desk import Desk
 from daemon.delivery.dispatcher import Dispatcher
 from daemon.delivery.outbox import Outbox
@@ -115,7 +115,7 @@ class App:
         at_stop(nodes.asks.stop)
         nodes.serve(background)
         await nodes.join()
-        budgets = Budgets(db, self.owner, nodes.living, nodes.say_pause)
+        budgets = Budgets(db, self.owner, nodes.living, nodes.say_pause, KNOWN_AFTER_S)
         nodes.share(budgets)
         crm = Crm(tenants, adapters(), sessions, db, vault, budgets)
         dispatcher = Dispatcher(

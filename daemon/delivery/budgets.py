@@ -19,27 +19,42 @@ from daemon.store.pool import Database
 
 LOOK_S = 1.0
 TTL_S = 7.0
+KNOWN_AFTER_S = 3.0  # after its start every other daemon has heard of this one, at its next beat at the latest
 SAFETY_S = 1.5  # a part that could not be renewed is used no longer, so long before the others may have it
 
 log = structlog.get_logger()
 
 
 class Budgets:
-    """One limiter per CRM account. `living`: how many daemons live, this one among them; say_pause(account, bucket, for_s): tells the others."""
+    """One limiter per CRM account. `living`: how many daemons live, this one among them; say_pause(account, bucket, for_s): tells the others.
 
-    def __init__(self, db: Database, owner: str, living: Callable[[], int] = lambda: 1, say_pause: Callable[[str, str, float], None] = lambda *_: None) -> None:
+    known_after_s: for so long the others may not know of this daemon and use all there is: it asks nobody until then, unless it is alone.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        owner: str,
+        living: Callable[[], int] = lambda: 1,
+        say_pause: Callable[[str, str, float], None] = lambda *_: None,
+        known_after_s: float = 0.0,
+    ) -> None:
         self._db = db
         self._owner = owner
         self._living = living
         self._say_pause = say_pause
         self._limiters: dict[str, AccountLimiter] = {}
+        self._known_at = time.monotonic() + known_after_s
         self._shared_at = 0.0
         self._held: set[str] = set()
 
     def limiter(self, account: str, rates: Mapping[str, Rate | Leak]) -> SharedLimiter:
         """The account's limiter."""
         if account not in self._limiters:
-            self._limiters[account] = AccountLimiter(rates, _first(self._living()))
+            limiter = self._limiters[account] = AccountLimiter(rates, _first(self._living()))
+            if self._living() > 1:
+                for bucket in rates:
+                    limiter.pause(bucket, self._known_at)
         return SharedLimiter(self._limiters[account], account, self._say_pause)
 
     def used(self, account: str, now: float) -> dict[str, tuple[int, Rate | Leak]]:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from lab.cable import Trouble
 from lab.chaos.certificates import expired
-from lab.chaos.crms import BLOCKED, AmoCrm, Bitrix24, RetailCrm, Tickets
+from lab.chaos.crms import RESTS, AmoCrm, Bitrix24, RetailCrm, Tickets
 from lab.chaos.neighbours import compare, storm
 from lab.chaos.rows import Row, Size, accounted
 from lab.chaos.world import Shop, World, world
@@ -34,7 +34,8 @@ async def crms_fail(row: Row, size: Size) -> None:
             world([[RetailCrm()], [Bitrix24()], [AmoCrm()], [Tickets()]], extra={"SSL_CERT_FILE": str(authority)}) as place,
         ):
             await asyncio.gather(*(_meet_all(row, place, shop, size, address) for shop in place.shops))
-            await _blocked(row, place)
+            for fault in RESTS if size.scale >= CHEAP else RESTS[-1:]:
+                await _rests(row, place, fault)
             await accounted(row, place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -139,24 +140,27 @@ async def _is_refused(place: World, shop: Shop) -> bool:
     return bool(row["n"])
 
 
-async def _blocked(row: Row, place: World) -> None:
-    """amoCRM blocks an address that asks too much: it is left in peace for five minutes, or until the daemon is started anew, as here."""
+async def _rests(row: Row, place: World, fault: str) -> None:
+    """amoCRM takes nothing from an account or an address: it is left in peace for minutes, or until the daemon is started anew, as here."""
     shop = next(shop for shop in place.shops if isinstance(shop.crms[0], AmoCrm))
     crm = shop.crms[0]
     row.tries()
-    crm.fail(BLOCKED, 1)
+    crm.fail(fault, 1)
     await shop.pbx.call("inbound-answered", speed=6.0)
-    await place.until(crm.is_calm, 90, "amoCRM was asked until it had blocked the address")
+    await place.until(crm.is_calm, 90, f"amoCRM was asked until it had answered {fault}")
+    await asyncio.sleep(0.5)  # what was on its way
     asked = len(crm.box.requests)
     await asyncio.sleep(LEFT_IN_PEACE_S)
-    row.notes.append(f"requests within {LEFT_IN_PEACE_S:.0f} s of amoCRM's block: {len(crm.box.requests) - asked}")
+    asked_on = len(crm.box.requests) - asked
+    if asked_on:
+        row.notes.append(f"{asked_on} requests within {LEFT_IN_PEACE_S:.0f} s after amoCRM's {fault}")
     async with place.blind():
         await place.daemon.stop(keep=True)
         for other in place.shops:
             other.pbx.connected.clear()
         await place.daemon.start()
     await _told(place, shop)
-    row.survived += len(crm.box.requests) > asked
+    row.survived += not asked_on
 
 
 async def _told(place: World, shop: Shop) -> None:

@@ -19,7 +19,11 @@ from lab.crm.tickets import FAULTS as TICKETS_FAULTS
 from lab.crm.tickets import TicketSandbox
 from lab.office import PHONES
 
-BLOCKED = "blocked"  # answered with five minutes of silence towards the account: it has a place of its own in the row
+RESTS = (
+    "402",
+    "403",
+    "blocked",
+)  # amoCRM's: not paid, no rights, too many requests. Answered with minutes of silence: they have a place of their own in the row
 _NUMBER = re.compile(r"37529\d{7}")  # a customer; lines begin with 37517
 
 
@@ -123,7 +127,7 @@ class AmoCrm(Crm):
 
     name = "amocrm"
     moves = False  # its tokens are one host's
-    faults = tuple(fault for fault in AMOCRM_FAULTS if fault != BLOCKED)
+    faults = tuple(fault for fault in AMOCRM_FAULTS if fault not in RESTS)
 
     def __init__(self) -> None:
         self.box = AmoCrmSandbox()

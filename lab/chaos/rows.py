@@ -14,7 +14,7 @@ from lab.chaos import neighbours
 from lab.chaos.account import Account
 from lab.chaos.crms import AmoCrm, Bitrix24, Crm, RetailCrm, Tickets
 from lab.chaos.nursery import NursedDaemon
-from lab.chaos.world import World, world
+from lab.chaos.world import SETTLE_DEADLINE_S, World, world
 
 RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second can be told
 
@@ -57,10 +57,10 @@ def both() -> list[list[Crm]]:
     return [[RetailCrm()], [Bitrix24(), AmoCrm(), Tickets()]]
 
 
-async def accounted(row: Row, place: World) -> None:
+async def accounted(row: Row, place: World, timeout_s: float = SETTLE_DEADLINE_S) -> None:
     """Ends the traffic, waits until all is told, and adds up."""
     await place.stop_traffic()
-    await place.settled()
+    await place.settled(timeout_s)
     row.account.add(await place.account())
 
 

@@ -26,11 +26,12 @@ from lab.cable import Cable
 from lab.chaos.account import Account, settle
 from lab.chaos.crms import Crm, RetailCrm
 from lab.chaos.traffic import FIRST_NUMBER, LivingPbx, MadeCall, traffic
-from lab.office import LINES, PHONES
+from lab.office import LINES, PHONES, REPOSITORY
 from lab.run import DaemonProcess, short_directory
 
 LINK_DEADLINE_S = 60.0
 SETTLE_DEADLINE_S = 240.0
+KEPT_LOG = REPOSITORY / "build/chaos-failed.log"
 CALLS_PER_SHOP = 1_000_000  # numbers of one PBX's calls
 
 
@@ -262,6 +263,11 @@ async def world(
         place = World(daemon, url, to_db, built, postgres)
         await place.linked()
         yield place
+    except Exception:
+        if daemon is not None and daemon.log.exists():  # all of it: what is raised carries only its end
+            KEPT_LOG.parent.mkdir(exist_ok=True)
+            shutil.copy(daemon.log, KEPT_LOG)
+        raise
     finally:
         if daemon is not None:
             if to_db is not None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import time
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.delivery.budgets import Budgets
 from daemon.delivery.rate import WANTS_OVER_S, AccountLimiter, Share
 from daemon.model.delivery import Leak, Rate
 from daemon.nodes.share import MOVES_AT_ONCE, to_give
+from daemon.store.pool import Database
 
 COUNTS = st.integers(2, 60)
 
@@ -131,3 +135,11 @@ def test_a_daemon_gives_away_what_is_more_than_its_part_a_few_at_a_time(wanted: 
     keys = [(f"{n:04}", "main") for n in range(held)]
     assert len(to_give(wanted, keys, nodes, lambda _: True)) == given_away
     assert to_give(wanted, keys, nodes, lambda _: False) == [], "a PBX on which somebody talks stays where it is"
+
+
+def test_a_daemon_that_joins_others_asks_nothing_until_they_know_of_it_and_one_alone_at_once() -> None:
+    nowhere = cast(Database, None)
+    joined, alone = (Budgets(nowhere, "new", lambda count=count: count, known_after_s=1_000.0) for count in (2, 1))  # type: ignore[misc]
+    rates, now = {"api": Rate(7, 1.1)}, time.monotonic()
+    assert joined.limiter("crm", rates).reserve("api", now) > 900
+    assert alone.limiter("crm", rates).reserve("api", now) == 0
