@@ -95,9 +95,9 @@ class EmbeddedPostgres:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
                 for _ in range(int(STOP_DEADLINE_S / 0.05)):
-                    await asyncio.sleep(0.05)
-                    if not (self._data / "postmaster.pid").exists():
+                    if not (self._data / "postmaster.pid").exists() or not _is_running(pid):  # one that was killed leaves its file behind
                         break
+                    await asyncio.sleep(0.05)
         if self._process is not None:
             try:
                 await asyncio.to_thread(self._process.wait, STOP_DEADLINE_S)
