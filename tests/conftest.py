@@ -49,7 +49,7 @@ def _named(url: str, name: str) -> str:
 
 async def _drop(admin: asyncpg.Connection, name: str) -> None:
     """Autovacuum may be at work in it, which only a superuser may throw out: then a moment later."""
-    for _ in range(100):
+    for _ in range(300):
         try:
             await admin.execute(f"drop database {name} with (force)")
             return
