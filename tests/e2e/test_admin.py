@@ -17,6 +17,7 @@ from admin_http.app import ROUTES
 from admin_http.pages.registry import PAGES
 from daemon.model.person import Role
 from daemon.store.pool import Database
+from lab.office import free_port
 from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 from tests.e2e.test_api import is_problem
@@ -416,11 +417,14 @@ async def test_a_person_may_ask_who_gets_a_number_so_often_and_no_more(admin: Ad
 
 
 async def test_enterprises_come_in_pages_and_those_to_look_after_apart(admin: Admin) -> None:
+    pbx = {"name": "main", "host": "127.0.0.1", "port": free_port(), "username": "vochid-main", "secret": "very-hidden-1234"}  # nothing listens there
+    crm = {"domain": "http://127.0.0.1:9", "api_key": "a-secret-key-1234"}
+    await admin.daemon.put({"number": OURS, "name": f"Июнь {OURS}", "pbxs": [pbx], "integrations": {"retailcrm": crm}})
     await admin.daemon.put({"number": "9000", "name": "Ромашка", "pbxs": []})
     async with admin.entered(admin.logins[Role.SUPER]) as browser:
         for page in ("1", "2", "99999999", "0", "x", "²", "-1"):
             assert (await browser.get("/enterprises", params={"page": page, "q": "ромаш"})).text.count("<strong>Ромашка") == 1
-        async with asyncio.timeout(30):  # nothing listens where the PBX should be
+        async with asyncio.timeout(30):
             while f">{OURS}</a>" not in (trouble := (await browser.get("/enterprises?show=trouble")).text):
                 await asyncio.sleep(0.2)
         assert "Ромашка" not in trouble

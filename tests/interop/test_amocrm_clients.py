@@ -156,7 +156,7 @@ async def test_a_node_client_consents_and_meets_every_refusal(tmp_path: Path) ->
             "node", "amo.js", json.dumps(asked), cwd=NODE, env={**os.environ, "NODE_EXTRA_CA_CERTS": str(authority)},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        out, errors = await asyncio.wait_for(process.communicate(), 60)
+        out, errors = await asyncio.wait_for(process.communicate(), 120)
     finally:
         await box.stop()
     assert process.returncode == 0, errors.decode()

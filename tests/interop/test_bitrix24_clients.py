@@ -195,7 +195,7 @@ async def test_fast_bitrix24_pages_batches_and_meets_errors_inside_a_batch() -> 
     command = [sys.executable, "-W", "ignore", "-c", FAST, box.webhook_url]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
     try:
-        said, complaint = await asyncio.wait_for(process.communicate(), 40)
+        said, complaint = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 0, complaint.decode()[-1000:]
         found = json.loads(said)
         assert {name: found[name] for name in ("users", "made", "name", "read")} == {"users": 130, "made": 60, "name": "C7", "read": "Newer"}
