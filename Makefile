@@ -9,6 +9,7 @@ PY := .venv/bin/python
 
 setup: environment
 	@$(PY) tools/compile.py
+	@$(PY) tools/templates.py
 
 environment:
 	@python3 tools/setup.py

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import phonenumbers
 from babel.dates import format_date, format_timedelta
 from babel.numbers import format_decimal, format_percent
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.bccache import Bucket, FileSystemBytecodeCache
 from jinja2.runtime import Context
 
 from admin_http.texts import LANGUAGES, sentences, translations
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+SHORT_CHARS = 300
 # Marks in a User-Agent, the more special first: each of them calls itself by the names of those after it too.
 _BROWSERS = (("Yandex", "YaBrowser/"), ("Edge", "Edg/"), ("Opera", "OPR/"), ("Firefox", "Firefox/"), ("Chrome", "Chrome/"), ("Safari", "Safari/"))
 _SYSTEMS = (("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("macOS", "Mac OS X"), ("Linux", "Linux"))
 
 
-class Views:
-    """Renders templates. Everything a template shows is escaped; a name it does not get is an error, not a blank."""
+class Compiled(FileSystemBytecodeCache):
+    """Templates as Python's bytecode, kept beside them as Python keeps its own: to compile one takes up to 0.2 s, in which the event loop would
+    stand still. `make setup` compiles all; what was edited since is compiled when it is first shown. A directory that may not be written stays as it is.
+    """
 
-    def __init__(self) -> None:
-        self._environments = {language: _environment(language) for language in LANGUAGES}
+    def __init__(self, directory: Path, language: str) -> None:
+        super().__init__(str(directory), f"{language}.jinja-{jinja2.__version__}.%s")  # filters of constants are part of the code, and speak a language
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keeps it for the next start, if it can."""
+        with contextlib.suppress(OSError):
+            Path(self.directory).mkdir(exist_ok=True)
+            super().dump_bytecode(bucket)
+
+
+class Views:
+    """Renders templates. Everything a template shows is escaped; a name it does not get is an error, not a blank.
+
+    `compiled`: the directory where compiled templates are kept.
+    """
+
+    def __init__(self, compiled: Path = HERE / "templates/__pycache__") -> None:
+        self._environments = {language: _environment(language, Compiled(compiled, language)) for language in LANGUAGES}
+
+    def compile(self) -> None:
+        """Compiles what is not compiled yet: seconds, for `make setup`."""
+        for environment in self._environments.values():
+            for name in environment.list_templates(extensions=["html"]):
+                environment.get_template(name)
 
     def render(self, template: str, language: str, context: Mapping[str, Any]) -> str:
         """The page as text."""
@@ -50,7 +78,7 @@ def asset(name: str) -> str:
     return f"/static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]}"
 
 
-def _environment(language: str) -> Environment:
+def _environment(language: str, compiled: Compiled) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -59,6 +87,7 @@ def _environment(language: str) -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n", "jinja2.ext.do"],
         auto_reload=False,
+        bytecode_cache=compiled,
         cache_size=400,
     )
     environment.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]
@@ -70,9 +99,16 @@ def _environment(language: str) -> Environment:
         "number": lru_cache(maxsize=4_096)(lambda value: format_decimal(value, locale=language) if value is not None else "–"),
         "percent": lambda value: format_percent(value, format="#,##0.0%", locale=language) if value is not None else "–",
         "date": lambda text: _spelled(date.fromisoformat(text), "d MMM y", language) if text else "…",
-        "phone": phone, "browser": browser, "said": lambda text: sentences(language).say(text or ""),
+        "phone": phone, "browser": browser, "said": _say(language),
     })  # fmt: skip
     return environment
+
+
+def _say(language: str) -> Callable[[str | None], str]:
+    """Sentences of checks and errors in this language. A list has few and says them often, each is compared with hundreds of forms: short ones are kept."""
+    say = sentences(language).say
+    kept = lru_cache(maxsize=4_096)(say)
+    return lambda text: "" if not text else kept(text) if len(text) <= SHORT_CHARS else say(text)
 
 
 def moment(value: float | str | datetime) -> datetime:

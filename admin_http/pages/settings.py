@@ -63,8 +63,8 @@ async def save_dial_rules(visit: Visit) -> web.StreamResponse:
 async def show_numbers(visit: Visit) -> web.StreamResponse:
     document = await _document(visit)
     typed = {
-        "lines": "\n".join("; ".join([line["number"], line["name"], line["default_code"] or ""]).rstrip("; ") for line in document["lines"]),
-        "internal_phones": "\n".join(f"{phone['number']}; {phone['owner']}".rstrip("; ") for phone in document["internal_phones"]),
+        "lines": "\n".join("; ".join([line["number"], line.get("name") or "", line.get("default_code") or ""]).rstrip("; ") for line in document["lines"]),
+        "internal_phones": "\n".join(f"{phone['number']}; {phone.get('owner') or ''}".rstrip("; ") for phone in document["internal_phones"]),
         "employee_mobiles": "\n".join(document["employee_mobiles"]),
     }
     return visit.render("settings/numbers.html", typed=typed, errors={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,3 +117,13 @@ def test_the_sync_block_shows_how_far_it_is_and_what_failed() -> None:
     ended = Views().render("integrations/sync.html", "en", {**context, "job": None, "errors": [], "visit": SimpleNamespace(may=lambda _: False)})
     assert "hx-trigger" not in ended
     assert "<button" not in ended
+
+
+def test_a_template_is_compiled_once_and_a_directory_that_may_not_be_written_hinders_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, context = tmp_path / "kept", {"items": ["Кран · № 7"]}
+    first = Views(kept).render("records/options.html", "ru", context)
+    assert [one.name.partition(".")[0] for one in kept.iterdir()] == ["ru"]
+    with monkeypatch.context() as broken:
+        broken.setattr("jinja2.environment.Environment._generate", None)  # nothing may be compiled now
+        assert Views(kept).render("records/options.html", "ru", context) == first
+    assert Views(tmp_path / "there" / "is none").render("records/options.html", "ru", context) == first
