@@ -175,7 +175,10 @@ class Looker:
         """The answers by name; Oversized when they do not fit into one and fewer would; None, and what became of all of them noted, when the request
         came to nothing."""
         answers = await self._portal.run(commands, SYNC) if commands else {}
-        if isinstance(answers, Mapping) or (isinstance(answers, Oversized) and len(works) > 1):
+        too_long = answers if isinstance(answers, Oversized) else _too_long(answers) if isinstance(answers, Mapping) else None
+        if too_long is not None and len(works) > 1:
+            return too_long
+        if isinstance(answers, Mapping):
             return answers
         self._kept |= {work.index: Kept(work.pair, answers) for work in works}
         return None
@@ -195,6 +198,11 @@ def read_all(lists: Sequence[Listing], answers: Mapping[str, Answer]) -> tuple[d
         found |= rows
         absent |= set(one.places.values()) - rows.keys() if is_whole else set()
     return found, absent, failed
+
+
+def _too_long(answers: Mapping[str, Answer]) -> Oversized | None:
+    """One command goes without a batch, and its answer is the whole one."""
+    return next((answer for answer in answers.values() if isinstance(answer, Oversized)), None)
 
 
 def deals_of(result: Any) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ async def test_a_sync_is_started_watched_and_what_failed_is_tried_again(desk: De
     await page.goto(f"{desk.base}{CARD}")
     block = page.locator("#sync")
     await expect(block).to_contain_text("Синхронизировано: 0")
-    box.switches.latency_s = 1.5  # a portal that takes its time: the progress is there to be seen
+    box.switches.latency_s = 3.0  # a portal that takes its time: the progress is there to be seen
     await block.get_by_role("button", name="Отправить всё на портал").click()
     await expect(block.get_by_role("progressbar")).to_be_visible()
     await expect(block.get_by_role("button", name="Забрать всё с портала")).to_be_disabled()

@@ -330,14 +330,16 @@ async def test_both_change_the_same_field_and_the_later_one_stands(db: Database)
         assert [(one["field"], one["won"], one["local"], one["remote"]) for one in conflicts][-1:] == [("name", "bitrix24", "Ирма Рысь", "Инна Рысь")]
 
 
-@pytest.mark.parametrize("fault", ["batch-lost", "500", "truncated"])
-async def test_whatever_becomes_of_an_answer_nothing_is_made_twice(db: Database, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "place"), [("batch-lost", 1), ("500", 1), ("truncated", 1), ("500", 2)])
+async def test_whatever_becomes_of_an_answer_nothing_is_made_twice(db: Database, fault: str, place: int) -> None:
+    """Of the search for who is there already, and of the write: each is made when that was found out, and once."""
     async with both(db) as b:
         b.rig.allow(deadline_s=1.0 if fault == "batch-lost" else PATIENCE_S)
         async with b.rig.db.tenant(NUMBER) as connection:
             for number in range(5):
-                await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}"}, LOCAL)
-        b.box.switches.fail_next.extend(["pass", fault])
+                phone = f"+37529111220{number}" if place == 2 else None  # who has a phone is searched for before
+                await b.records.make(connection, NUMBER, RecordType.USER, {"name": f"Имя {number}", "phone": phone}, LOCAL)
+        b.box.switches.fail_next.extend([*["pass"] * place, fault])
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
         async with asyncio.timeout(WITHIN_S):
             while (left := await b.sync.waiting(NUMBER))["waiting"] + left["sending"] > 0:
@@ -505,3 +507,15 @@ async def test_what_the_portal_has_no_place_for_yet_goes_out_and_stays_here(db: 
             await b.sync.heard(NUMBER, "contact", contact)
             await b.settled()
             assert (await b.get(RecordType.USER, user.id))["role"] == role
+
+
+async def test_entities_that_do_not_fit_into_one_answer_are_looked_at_in_parts(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapters import http
+
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 60_000)
+    async with both(db) as b:
+        for number in range(60):
+            await b.box.methods["crm.contact.add"](Params({"fields": {"NAME": f"Имя {number}", "COMMENTS": "x" * 2_000}}))
+        done = await b.finished(await b.sync.start(NUMBER, "from", {}))
+        assert (done["total"], done["done"], done["failed"]) == (60, 60, 0)
+        assert len(await b.all(RecordType.USER)) == 60
