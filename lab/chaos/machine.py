@@ -248,7 +248,7 @@ async def blocked_loop(row: Row, size: Size) -> None:
                 process.send_signal(signal.SIGABRT)
                 await process.wait()
                 missed = time.monotonic() - began
-                await place.sql("update leases set expires_at = '-infinity'; update deliveries set claimed_until = now() where state = 'sending'")
+                await place.bury()
                 await place.daemon.start()
             stack = place.daemon.log.read_text(errors="replace")
             shown = "Fatal Python error: Aborted" in stack and "sitecustomize" in stack
