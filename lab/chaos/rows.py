@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -21,10 +22,11 @@ RATE = 0.7  # calls a second of every PBX: what amoCRM's seven requests a second
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done. kills: of F1; scale: of everything else, 1 is the whole."""
+    """How much is done. kills: of F1, within so many minutes; scale: of everything else, 1 is the whole."""
 
     seed: int = 7
     kills: int = 200
+    minutes: float = math.inf
     scale: float = 1.0
 
 
@@ -69,10 +71,12 @@ async def accounted(row: Row, place: World, timeout_s: float = SETTLE_DEADLINE_S
 
 async def kills(row: Row, size: Size) -> None:
     """kill -9 at random points under traffic. Of ten deaths one waits for the lease to run out by itself."""
-    chance = random.Random(size.seed)
+    chance, until = random.Random(size.seed), time.monotonic() + size.minutes * 60
     async with world(both(), kind=NursedDaemon) as place:
         place.start_traffic(RATE, size.seed)
         for n in range(size.kills):
+            if time.monotonic() > until:
+                break
             await asyncio.sleep(chance.uniform(0.05, 2.5))
             row.tries()
             since = time.time()
