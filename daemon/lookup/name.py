@@ -12,7 +12,7 @@ _GONE = frozenset("\"'`\\$‘’‚‛“”„‟′″")
 
 
 def caller_name(name: str | None) -> str:
-    r"""At most 80 characters without `" , ; |`, quotes, backslashes, control characters and marks of direction; `,;|` and
+    r"""At most 80 characters without `" , ; |`, quotes, backslashes, control characters, marks of direction and what nothing is assigned to; `,;|` and
     line breaks become a blank. `$` goes too: a dialplan that evaluates the variable must find nothing to expand."""
     text = (name or "")[: MAX_NAME_CHARS * 20].translate(_APART)
     kept = "".join(_kept(character) for character in text)
@@ -25,4 +25,4 @@ def _kept(character: str) -> str:
     category = unicodedata.category(character)
     if category in ("Zl", "Zp", "Zs") or character in "\t\n\r\v\f\x85":
         return " "
-    return "" if category in ("Cc", "Cf", "Cs") else character
+    return "" if category.startswith("C") else character  # control, direction, surrogates, private use, and what no letter is assigned to

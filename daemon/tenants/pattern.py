@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 MAX_PATTERN_LENGTH = 200
 MAX_VARIABLE_REPEATS = 3
@@ -43,7 +44,9 @@ def check_pattern(pattern: str) -> str:
     if depth:
         raise ValueError("a bracket is not closed")
     try:
-        re.compile(pattern)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # `[a--b]` will mean something else one day
+            re.compile(pattern)
+    except (re.error, FutureWarning) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return pattern

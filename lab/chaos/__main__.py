@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import time
 import traceback
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all without any")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no more deaths after so long")
     parser.add_argument("--scale", type=float, default=1.0, help="of everything else: 0.1 is a tenth")
     parser.add_argument("--write", type=Path, help="a document whose table gets these rows: docs/promises.md")
     chosen = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> int:
     done = []
     for name in wanted:
         print(f"{name}: {ROWS[name][0]} …", file=sys.stderr, flush=True)
-        row = asyncio.run(run_row(name, Size(chosen.seed, chosen.kills, chosen.scale)))
+        row = asyncio.run(run_row(name, Size(chosen.seed, chosen.kills, chosen.minutes, chosen.scale)))
         done.append(row)
         print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
         for wrong in row.account.wrong[:40]:

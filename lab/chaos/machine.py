@@ -18,6 +18,7 @@ from pathlib import Path
 
 import asyncpg
 
+from lab.chaos.asker import asker
 from lab.chaos.crms import RetailCrm
 from lab.chaos.rows import RATE, Row, Size, accounted, both
 from lab.chaos.world import World, world
@@ -35,19 +36,18 @@ ABUSERS = 1_000
 
 async def fastagi(row: Row, size: Size) -> None:
     """Connects and closes, never a blank line, a byte a second, 10,000 headers, hung up in the middle, a thousand at once; and one who asks properly."""
-    async with world([[RetailCrm()]]) as place:
+    async with world([[RetailCrm()]]) as place, asker(place.daemon.fastagi, place.shops[0].number) as ask:
         place.start_traffic(1.0, size.seed)
-        asked: list[float] = []
-        for abuse in (b"", b"agi_network: yes\n", b"agi_x: y\n" * 10_000 + b"\n", b"\x00\xff" * 2_000, _question("0000")):
+        asked: list[float] = [await ask()]
+        for abuse in (b"", b"agi_network: yes\n", b"agi_x: y\n" * 10_000 + b"\n", b"\x00\xff" * 2_000, _question(place.shops[0].number)):
             row.tries()
             crowd = [asyncio.create_task(_abuse(place, abuse)) for _ in range(int(ABUSERS * max(size.scale, 0.1)))]
-            for _ in range(5):
-                asked.append(await _ask(place))
+            asked += [await ask() for _ in range(5)]
             await asyncio.gather(*crowd)
             row.survived += 1
         row.tries()
         slow = [asyncio.create_task(_drip(place)) for _ in range(100)]
-        asked += [await _ask(place) for _ in range(5)]
+        asked += [await ask() for _ in range(5)]
         lasted = await asyncio.gather(*slow)
         row.survived += 1
         row.notes.append(f"a proper question was answered in {max(asked) * 1000:.0f} ms at most; a byte a second was ended after {max(lasted):.1f} s")
@@ -59,23 +59,6 @@ async def fastagi(row: Row, size: Size) -> None:
 def _question(enterprise: str) -> bytes:
     fields = {"network": "yes", "network_script": "smart-redirect", "request": "agi://x/smart-redirect", "callerid": "+375296254070", "arg_1": enterprise}
     return "".join(f"agi_{name}: {value}\n" for name, value in fields.items()).encode() + b"\n"
-
-
-async def _ask(place: World) -> float:
-    """Asks as a dialplan would; gives how long it took in s. Raises when it is not answered."""
-    host, port = place.daemon.fastagi.split(":")
-    started = time.monotonic()
-    async with asyncio.timeout(30):
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(_question("0000"))
-        said = []
-        while line := await reader.readline():
-            said.append(line)
-            writer.write(b"200 result=1\n")
-        writer.close()
-    if not any(b"VOCHI_STATUS" in line for line in said):
-        raise RuntimeError(f"a proper question was not answered: {said}")
-    return time.monotonic() - started
 
 
 async def _abuse(place: World, data: bytes) -> None:
@@ -248,7 +231,7 @@ async def blocked_loop(row: Row, size: Size) -> None:
                 process.send_signal(signal.SIGABRT)
                 await process.wait()
                 missed = time.monotonic() - began
-                await place.sql("update leases set expires_at = '-infinity'; update deliveries set claimed_until = now() where state = 'sending'")
+                await place.bury()
                 await place.daemon.start()
             stack = place.daemon.log.read_text(errors="replace")
             shown = "Fatal Python error: Aborted" in stack and "sitecustomize" in stack

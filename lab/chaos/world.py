@@ -118,11 +118,18 @@ class World:
     # -- the daemon and the database ---------------------------------------------------------------------------------------------
 
     async def kill_daemon(self, *, wait_for_lease: bool = False) -> None:
-        """kill -9 and a new start. wait_for_lease false: the dead one's leases and claims are taken from it at once, as if their time were over."""
+        """kill -9 and a new start. wait_for_lease: its time runs out by itself."""
         await self.daemon.kill()
         if not wait_for_lease:
-            await self.sql("update leases set expires_at = '-infinity'; update deliveries set claimed_until = now() where state = 'sending'")
+            await self.bury()
         await self.daemon.start()
+
+    async def bury(self) -> None:
+        """What the dead daemon held is free and it is counted no more, as if its time were over."""
+        await self.sql(
+            "update leases set expires_at = '-infinity'; update nodes set expires_at = '-infinity'; "
+            "update deliveries set claimed_until = now() where state = 'sending'"
+        )
 
     async def sql(self, text: str) -> list[asyncpg.Record]:
         """As the owner, past the cable; waits while the database is away. Several statements give no rows."""
@@ -205,6 +212,10 @@ class World:
     def made(self) -> list[MadeCall]:
         return [call for shop in self.shops for call in shop.pbx.made.values()]
 
+    def keep_log(self) -> None:
+        """The daemon's log, for who looks into what failed."""
+        _keep_log(self.daemon)
+
     async def metrics(self) -> str:
         """What /metrics says."""
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -264,9 +275,8 @@ async def world(
         await place.linked()
         yield place
     except Exception:
-        if daemon is not None and daemon.log.exists():  # all of it: what is raised carries only its end
-            KEPT_LOG.parent.mkdir(exist_ok=True)
-            shutil.copy(daemon.log, KEPT_LOG)
+        if daemon is not None:
+            _keep_log(daemon)
         raise
     finally:
         if daemon is not None:
@@ -284,6 +294,13 @@ async def world(
         if postgres is not None:
             await postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_log(daemon: DaemonProcess) -> None:
+    """All of it: what is raised carries only its end."""
+    if daemon.log.exists():
+        KEPT_LOG.parent.mkdir(exist_ok=True)
+        shutil.copy(daemon.log, KEPT_LOG)
 
 
 async def _to_database(url: str, folder: Path) -> tuple[Cable, str]:
