@@ -134,7 +134,7 @@ def _cpu_s(daemon: DaemonProcess) -> float:
     postmaster = int((daemon.data_dir / "postgresql/data/postmaster.pid").read_text().split()[0])
     total = Usage.of(daemon.process.pid).cpu_s + Usage.of(postmaster).with_children_s
     for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):  # it has just ended
             total += Usage.of(int(child)).cpu_s
     return total
 

@@ -18,6 +18,31 @@ _ITEM = """
   from missed_calls m where m.enterprise_number = $1"""
 
 
+# An open item is a customer: the newest of their open calls is its place in the list, found without grouping all who wait.
+_OPEN = f"""
+  from (
+    select m.customer_number, m.call_id, m.missed_at from missed_calls m
+    where m.enterprise_number = $1 and m.closed_at is null and not exists (
+      select from missed_calls n where n.enterprise_number = $1 and n.customer_number = m.customer_number and n.closed_at is null
+        and (n.missed_at > m.missed_at or n.missed_at = m.missed_at and n.call_id < m.call_id)) {{after}}
+    order by m.missed_at desc, m.call_id desc limit $2) newest
+  cross join lateral ({_ITEM} and m.closed_at is null and m.customer_number = newest.customer_number group by m.customer_number) i"""
+# A closed one is what one answer closed.
+_CLOSED = f"""
+  from (
+    select * from ({_ITEM} and m.closed_at is not null group by m.customer_number, m.closed_at, m.closed_by_call) m where true {{after}}
+    order by m.last_missed_at desc, m.call_id desc limit $2) i"""
+
+
+def _page(*, is_open: bool, is_first: bool) -> str:
+    items, at = (_OPEN, "missed_at") if is_open else (_CLOSED, "last_missed_at")
+    after = "" if is_first else f"and (m.{at}, m.call_id) < ($3, $4::uuid)"
+    return (
+        f"select i.*, c.customer_name, c.line, c.rang, c.result, c.queue {items.format(after=after)} join calls c "
+        "on c.enterprise_number = $1 and c.id = i.call_id order by i.last_missed_at desc, i.call_id desc"
+    )
+
+
 class MissedRepository:
     """Missed calls of one tenant: one item per customer and call back, however often they called before it."""
 
@@ -26,17 +51,10 @@ class MissedRepository:
 
     async def page(self, enterprise: str, *, is_open: bool = True, cursor: str | None = None, limit: int = 100) -> tuple[list[dict[str, Any]], str | None]:
         """Open or closed items, the latest missed first, and the cursor of the next page."""
-        after = decode_cursor(cursor) if cursor else (None, None)
-        # An open item is a customer; a closed one is what one answer closed.
-        grouping = "group by m.customer_number" if is_open else "group by m.customer_number, m.closed_at, m.closed_by_call"
+        place = decode_cursor(cursor) if cursor else ()
+        statement = _page(is_open=is_open, is_first=not place)
         async with self._db.tenant(enterprise) as connection:
-            rows = await connection.fetch(
-                f"with items as ({_ITEM} and m.closed_at is {'null' if is_open else 'not null'} {grouping}), shown as (select * from items i "
-                "where ($2::timestamptz is null or (i.last_missed_at, i.call_id) < ($2, $3::uuid)) order by i.last_missed_at desc, i.call_id desc limit $4) "
-                "select i.*, c.customer_name, c.line, c.rang, c.result, c.queue from shown i join calls c on c.enterprise_number = $1 and c.id = i.call_id "
-                "order by i.last_missed_at desc, i.call_id desc",
-                enterprise, *after, limit + 1,
-            )  # fmt: skip
+            rows = await connection.fetch(statement, enterprise, limit + 1, *place)
         items = [_shown(row) for row in rows[:limit]]
         following = encode_cursor(rows[limit - 1]["last_missed_at"], str(rows[limit - 1]["call_id"])) if len(rows) > limit else None
         return items, following

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from adapters.retailcrm.deliver import RetailCrm
@@ -172,3 +173,39 @@ async def test_adapters_are_told_once_of_every_missed_call_that_was_closed(db: D
         assert told[0]["payload"] == {"how": "called_back", "by": "151", "in": back.id}
         await office.recorder.tell_closed(NUMBER)
         assert len(await office.outbox.list(NUMBER)) == 2
+
+
+async def test_pages_have_every_customer_once_with_the_newest_of_their_calls_first_even_when_many_calls_ended_at_once(
+    office: Rig, db: Database, database_url: str
+) -> None:
+    owner = await asyncpg.connect(database_url)
+    await owner.execute(
+        "insert into calls (enterprise_number, id, pbx, linkedid, direction, customer_number, started_at, wait_seconds, talk_seconds, missed, rang, transfers, "
+        "click_to_call, consult, recordings, gap, ended_at, result) "
+        "select $1, md5(n::text)::uuid, 'main', n::text, 'in', '+3752960000' || n % 41, to_timestamp(0), 5, 0, true, '{}', '[]', false, false, '{}', false, "
+        "to_timestamp(0), 'no_answer' from generate_series(1, 300) n",
+        NUMBER,
+    )
+    await owner.execute("delete from missed_calls")
+    await owner.execute(
+        "insert into missed_calls (enterprise_number, call_id, customer_number, missed_at, closed_at, closed_how) "
+        "select $1, id, customer_number, to_timestamp(linkedid::int % 17 * 60), "
+        "case when linkedid::int % 3 = 0 then to_timestamp(5000 + linkedid::int % 5) end, case when linkedid::int % 3 = 0 then 'done' end from calls where enterprise_number = $1",
+        NUMBER,
+    )
+    rows = await owner.fetch("select * from missed_calls where enterprise_number = $1", NUMBER)
+    await owner.close()
+    for is_open in (True, False):
+        groups: dict[Any, list[asyncpg.Record]] = {}
+        for row in rows:
+            if (row["closed_at"] is None) == is_open:
+                groups.setdefault((row["customer_number"], row["closed_at"]), []).append(row)
+        heads = [max(group, key=lambda row: (row["missed_at"], -row["call_id"].int)) for group in groups.values()]
+        wanted = [str(head["call_id"]) for head in sorted(heads, key=lambda row: (row["missed_at"], row["call_id"]), reverse=True)]
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while cursor is not None or not found:
+            items, cursor = await MissedRepository(db).page(NUMBER, is_open=is_open, cursor=cursor, limit=7)
+            found += items
+        assert [item["call"] for item in found] == wanted
+        assert sum(item["count"] for item in found) == sum(map(len, groups.values()))
