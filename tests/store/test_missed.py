@@ -188,9 +188,10 @@ async def test_pages_have_every_customer_once_with_the_newest_of_their_calls_fir
     )
     await owner.execute("delete from missed_calls")
     await owner.execute(
-        "insert into missed_calls (enterprise_number, call_id, customer_number, missed_at, closed_at, closed_how) "
-        "select $1, id, customer_number, to_timestamp(linkedid::int % 17 * 60), "
-        "case when linkedid::int % 3 = 0 then to_timestamp(5000 + linkedid::int % 5) end, case when linkedid::int % 3 = 0 then 'done' end from calls where enterprise_number = $1",
+        """insert into missed_calls (enterprise_number, call_id, customer_number, missed_at, closed_at, closed_how)
+           select $1, id, customer_number, to_timestamp(n % 17 * 60), case when n % 3 = 0 then to_timestamp(5000 + n % 5) end,
+             case when n % 3 = 0 then 'done' end
+           from (select *, linkedid::int as n from calls where enterprise_number = $1) numbered""",
         NUMBER,
     )
     rows = await owner.fetch("select * from missed_calls where enterprise_number = $1", NUMBER)
