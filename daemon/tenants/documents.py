@@ -23,6 +23,7 @@ from daemon.tenants.document import Enterprise
 from daemon.tenants.secret_fields import is_sealed, is_shown, keep_stored, map_secrets, shown
 
 STAND_IN = "lost-secret"
+HALF_A_CHARACTER = "there is half of a character (a lone surrogate) in it, which cannot be stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +179,16 @@ class Documents:
             return Enterprise.model_validate(plain)
         except ValidationError as error:
             raise _settings_error(error, "") from None
+        except UnicodeEncodeError:  # pydantic cannot say what is wrong with it
+            raise SettingsError(HALF_A_CHARACTER, field="") from None
 
     def _validate_integration(self, name: str, plain: dict[str, Any]) -> IntegrationSettings:
         try:
             return self._kind(name).model_validate(plain, context={"egress": self._egress})
         except ValidationError as error:
             raise _settings_error(error, f"integrations.{name}") from None
+        except UnicodeEncodeError:
+            raise SettingsError(HALF_A_CHARACTER, field=f"integrations.{name}") from None
 
     def open(self, value: Any, number: str, path: str) -> Any:
         """A secret as it is, sealed or not. Raises VaultError."""
