@@ -25,6 +25,7 @@ from daemon.tenants.secret_fields import is_sealed, is_shown, keep_stored, map_s
 STAND_IN = "lost-secret"
 # What counts of settings that a document does not name.
 _LEFT_OUT = Enterprise(number="0", name="0", pbxs=()).model_dump(mode="json", by_alias=True, exclude={"number", "name", "pbxs", "secret"})
+HALF_A_CHARACTER = "there is half of a character (a lone surrogate) in it, which cannot be stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +181,16 @@ class Documents:
             return Enterprise.model_validate(plain)
         except ValidationError as error:
             raise _settings_error(error, "") from None
+        except UnicodeEncodeError:  # pydantic cannot say what is wrong with it
+            raise SettingsError(HALF_A_CHARACTER, field="") from None
 
     def _validate_integration(self, name: str, plain: dict[str, Any]) -> IntegrationSettings:
         try:
             return self._kind(name).model_validate(plain, context={"egress": self._egress})
         except ValidationError as error:
             raise _settings_error(error, f"integrations.{name}") from None
+        except UnicodeEncodeError:
+            raise SettingsError(HALF_A_CHARACTER, field=f"integrations.{name}") from None
 
     def open(self, value: Any, number: str, path: str) -> Any:
         """A secret as it is, sealed or not. Raises VaultError."""

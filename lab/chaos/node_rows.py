@@ -22,6 +22,7 @@ PROMISED_S = 10.0
 QUESTIONS = 25  # a second to each daemon, each about somebody new: one alone wants more than twice what the account may be asked
 RINGING = 5.0  # calls a second: amoCRM wants two requests for each and takes seven in all
 CATCH_UP_S = 600.0
+PHASES = ("both", "one killed", "joining", "both again")
 
 
 @asynccontextmanager
@@ -121,14 +122,15 @@ async def limits(row: Row, size: Size) -> None:
         asking = [asyncio.create_task(_question(daemon, retail, stop, start)) for daemon, start in ((one, 0), (two, 5_000_000))]
         beyond = {shop.crms[0].name: [_beyond(shop)] for shop in place.shops}
         async with storm(amo, RINGING):
-            for what in ("both", "one killed", "both again"):
+            for phase in PHASES:
                 row.tries()
-                if what == "one killed":
+                if phase == "one killed":
                     await two.kill()
-                elif what == "both again":
+                if phase == "joining":
                     await two.start()
                     await place.until_true(lambda: _live(place, 2), 60, "both daemons live")
-                await asyncio.sleep(seconds)
+                else:
+                    await asyncio.sleep(seconds)
                 for shop in place.shops:
                     beyond[shop.crms[0].name].append(_beyond(shop))
                 row.survived += all(counts[-1] == counts[-2] for counts in beyond.values())
@@ -136,16 +138,17 @@ async def limits(row: Row, size: Size) -> None:
             answered = sum(await asyncio.gather(*asking))
         amo.blind.append((0, time.time()))  # the reader may have been the one that died
         for shop in place.shops:
-            name, counts = shop.crms[0].name, beyond[shop.crms[0].name]
-            by_phase = ", ".join(str(after - before) for before, after in pairwise(counts))
-            row.notes.append(f"{name}: {shop.crms[0].box.passed.total()} requests passed, beyond its limit (both, one killed, both again): {by_phase}")
+            crm = shop.crms[0]
+            counts = ", ".join(f"{after - before} {phase}" for phase, (before, after) in zip(PHASES, pairwise(beyond[crm.name]), strict=True))
+            soon = f", {max(crm.box.too_soon_s) * 1000:.0f} ms too soon at most" if crm.box.too_soon_s else ""
+            row.notes.append(f"{crm.name}: {crm.box.passed.total()} requests passed, beyond its limit {counts}{soon}")
         row.notes.append(f"{answered} questions of dialplans answered")
         await accounted(row, place, CATCH_UP_S)
 
 
 def _beyond(shop: Shop) -> int:
     """How many requests the CRM refused for its rate."""
-    return sum("429" in text or "Rate limit" in text for text in shop.crms[0].box.refusals)
+    return len(shop.crms[0].box.too_soon_s)
 
 
 async def _question(daemon: DaemonProcess, shop: Shop, stop: asyncio.Event, start: int) -> int:

@@ -73,6 +73,7 @@ class AmoCrmSandbox:
         self.refusals: list[str] = []
         self.requests: list[str] = []
         self.passed: Counter[str] = Counter()  # requests that the gate let in
+        self.too_soon_s: list[float] = []  # by how much each came too soon that it did not
         self._times: deque[float] = deque()
         self._over: deque[float] = deque()
         self._banned_until = 0.0
@@ -134,6 +135,7 @@ class AmoCrmSandbox:
         while self._times and self._times[0] <= now - 1.0:
             self._times.popleft()
         if self.switches.rate_limited and len(self._times) >= PER_SECOND:
+            self.too_soon_s.append(self._times[0] + 1.0 - now)
             return self._too_many(now)
         self._times.append(now)
         self.passed["api"] += 1

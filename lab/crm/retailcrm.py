@@ -84,6 +84,7 @@ class RetailCrmSandbox:
         self.clock: Callable[[], float] = time.monotonic  # of its limits
         self.page = AccountPage(self)
         self.passed: Counter[str] = Counter()  # requests that the gate let in, by the bucket of its limit
+        self.too_soon_s: list[float] = []  # by how much each came too soon that it did not
         self._times: dict[str, deque[float]] = {"telephony": deque(), "other": deque()}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -168,6 +169,7 @@ class RetailCrmSandbox:
         while times and times[0] <= now - 1.0:
             times.popleft()
         if self.switches.rate_limited and len(times) >= limit:
+            self.too_soon_s.append(times[0] + 1.0 - now)
             return self.refuse(self.switches.rate_limit_status, "Rate limit exceeded")
         times.append(now)
         self.passed[bucket] += 1

@@ -477,7 +477,7 @@ async def test_what_failed_together_is_tried_again_together(db: Database) -> Non
                 await b.records.make(connection, NUMBER, RecordType.OBJECT, {"name": f"Машина {number}"}, LOCAL)
         b.box.switches.fail_next.append("500")
         b.rig.dispatcher.wake(NUMBER, "bitrix24")
-        await b.rig.until(lambda: b.box.switches.fail_next == type(b.box.switches.fail_next)(), 30)
+        await b.rig.until(lambda: b.box.switches.fail_next == type(b.box.switches.fail_next)())
         await b.rig.at_rest()
         assert await b.sync.waiting(NUMBER) == {"waiting": 60, "sending": 0, "dead": 0}
         before = len(b.box.requests)

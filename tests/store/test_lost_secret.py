@@ -59,7 +59,7 @@ async def test_calls_wait_for_an_integration_whose_secret_is_lost_and_are_told_w
             assert ("journal", "waiting", 0) in waiting, "no attempt was made with anything else"
             document, _ = await r.tenants.document(NUMBER)
             await r.tenants.put(NUMBER, {**document, "integrations": {"retailcrm": settings}})
-            await r.until(lambda: len(crm.journal) == 2, 30)
+            await r.until(lambda: len(crm.journal) == 2)
     finally:
         await owner.close()
         await crm.stop()

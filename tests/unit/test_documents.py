@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from adapters.retailcrm.config import RetailCrmSettings
+from daemon.errors import SettingsError
 from daemon.security.egress import EgressPolicy
 from daemon.security.vault import Vault
 from daemon.tenants.document import Enterprise
@@ -169,3 +170,11 @@ def test_an_accepted_pattern_is_quick_on_every_number(pattern: str, number: str)
     started = time.process_time()
     checked.search(number)
     assert time.process_time() - started < 5.0
+
+
+@pytest.mark.parametrize("where", ["pbxs", "integrations"])
+def test_half_of_a_character_is_refused_with_a_word(where: str) -> None:
+    documents = Documents(Vault(["k" * 40]), EgressPolicy(), {"retailcrm": RetailCrmSettings})
+    half = {"pbxs": [{"name": "a", "host": "h", "internal_number": "\udcff"}]} if where == "pbxs" else {"integrations": {"retailcrm": {"domain": "\udcff"}}}
+    with pytest.raises(SettingsError):
+        documents.merged({**document(), **half}, None)
