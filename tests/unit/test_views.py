@@ -101,20 +101,26 @@ def test_the_sync_block_shows_how_far_it_is_and_what_failed() -> None:
     errors = [{"id": 7, "local_type": "user", "local_id": 12, "remote_type": "contact", "remote_id": None, "error_type": "auth", "message": HOSTILE,
                "attempts": 3, "next_try_at": None}]  # fmt: skip
     context: dict[str, Any] = {
-        "base": "/e/0367/integrations/bitrix24", "job": {"state": "running", "direction": "to", "total": 120, "done": 40, "failed": 2, "error": None},
+        "base": "/e/0367/integrations/bitrix24", "jobs": [
+            {"state": "running", "direction": "to", "total": 120, "done": 40, "failed": 2, "error": None, "created_at": "2026-11-21T10:00:00Z"},
+            {"state": "done", "direction": "from", "total": 7, "done": 7, "failed": 0, "error": None, "created_at": "2026-11-20T10:00:00Z"},
+        ],
         "errors": errors, "errors_total": 9, "counts": {"total_mappings": 40, "last_sync_time": None}, "records": {"waiting": 5, "sending": 1, "dead": 1},
-        "problem": "", "csrf": "t", "visit": SimpleNamespace(may=lambda _: True),
+        "problem": "", "csrf": "t", "zone": "Europe/Minsk", "visit": SimpleNamespace(may=lambda _: True), "pairs": [], "portal": "https://lab.example", "records_root": "/e/0367/records",
+        "plurals": {"user": "users", "company": "companies", "object": "objects", "contract": "contracts"},
     }  # fmt: skip
     page = Views().render("integrations/sync.html", "ru", context)
     assert "40 из 120, с ошибкой 2" in page
     assert 'hx-trigger="every 2s"' in page
     assert page.count("disabled") == 2
+    assert "7 из 7" in page
+    assert 'href="/e/0367/records/users/12"' in page
     assert "пользователь 12" in page
     assert "нет прав" in page
     assert "Всего ошибок: 9" in page
     assert "/sync/errors/7/retry" in page
     assert HOSTILE not in page
-    ended = Views().render("integrations/sync.html", "en", {**context, "job": None, "errors": [], "visit": SimpleNamespace(may=lambda _: False)})
+    ended = Views().render("integrations/sync.html", "en", {**context, "jobs": [], "errors": [], "visit": SimpleNamespace(may=lambda _: False)})
     assert "hx-trigger" not in ended
     assert "<button" not in ended
 
