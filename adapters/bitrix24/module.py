@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from adapters.base import Connection, LookupFailed
@@ -11,7 +12,9 @@ from adapters.bitrix24.limits import MAX_BATCH, SYNC, USERS_PER_PAGE
 from daemon.model.crm import CrmUser, Registered, Registration
 from daemon.model.delivery import AuthExpired, Outcome, Rejected, Throttled
 
-EVENTS = ("ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART")
+_WHAT = ("ADD", "UPDATE", "DELETE")
+TASK_EVENTS = tuple(f"ONTASK{what}" for what in _WHAT)  # an application without the right `task` is not offered them, and goes without
+EVENTS = ("ONEXTERNALCALLSTART", "ONEXTERNALCALLBACKSTART", *(f"ONCRM{kind}{what}" for kind in ("CONTACT", "COMPANY", "DEAL") for what in _WHAT), *TASK_EVENTS)
 EVENTS_PATH = "/bitrix24/events"
 MAX_PAGES = 200
 _ALREADY = ("line already exists", "unable to set event handler", "could not find line")
@@ -34,7 +37,9 @@ async def register(connection: Connection, registration: Registration) -> Regist
         Command(f"gone{index}", "telephony.externalLine.delete", {"NUMBER": number}) for index, number in enumerate(known.keys() - registration.lines.keys())
     ]
     commands += [Command(event.lower(), "event.bind", {"event": event, "handler": handler}) for event in EVENTS]
-    return await _all(portal, commands, f"{len(registration.lines)} lines, {len(EVENTS)} events")
+    without: set[str] = set()
+    done = await _all(portal, commands, "", without)
+    return replace(done, detail=f"{len(registration.lines)} lines, {len(EVENTS) - len(without)} events") if done.ok else done
 
 
 async def unregister(connection: Connection, registration: Registration) -> Registered:
@@ -120,14 +125,16 @@ def _user(user: Mapping[str, Any]) -> CrmUser:
 # -- answers -------------------------------------------------------------------------------------------------------------
 
 
-async def _all(portal: Portal, commands: Sequence[Command], done: str) -> Registered:
-    """Runs the commands; what is there already counts as done."""
+async def _all(portal: Portal, commands: Sequence[Command], done: str, without: set[str] | None = None) -> Registered:
+    """Runs the commands; what is there already counts as done. Commands about events of tasks may be refused: `without` gets their names."""
     wrong: list[str] = []
     for first in range(0, len(commands), MAX_BATCH):
         answers = await portal.run(commands[first : first + MAX_BATCH], SYNC)
         if not isinstance(answers, Mapping):
             return _refused(answers)
-        wrong += [f"{name}: {answer.reason}" for name, answer in answers.items() if not _is_done(answer)]  # type: ignore[union-attr]
+        refused = {name: answer for name, answer in answers.items() if not _is_done(answer)}
+        (without if without is not None else set()).update(name for name in refused if name.upper() in TASK_EVENTS)
+        wrong += [f"{name}: {answer.reason}" for name, answer in refused.items() if name.upper() not in TASK_EVENTS]  # type: ignore[union-attr]
     return Registered(not wrong, "; ".join(wrong[:10]) or done)
 
 

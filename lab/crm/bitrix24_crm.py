@@ -67,7 +67,7 @@ class Office:
 
     async def _bind(self, params: Params) -> Any:
         event, handler = params.text("event").upper(), params.text("handler")
-        if event not in EVENTS:
+        if event not in EVENTS or (event.startswith("ONTASK") and "task" not in self._box.scopes):
             raise RestError(400, "ERROR_EVENT_NOT_FOUND", "Event not found")
         if (event, handler) in self._box.data.handlers:
             raise RestError(400, "ERROR_CORE", "Unable to set event handler: Handler already binded")

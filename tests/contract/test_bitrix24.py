@@ -10,6 +10,7 @@ import pytest
 
 from adapters.base import CanConsent, CanLookUp, CanRegister, HasManagers, LookupFailed
 from adapters.bitrix24.deliver import Bitrix24
+from adapters.bitrix24.module import EVENTS, TASK_EVENTS
 from daemon.model.call import Call, Direction, Leg, LegKind, Result
 from daemon.model.crm import Registration
 from daemon.model.delivery import Ambiguous, AuthExpired, Delivered, Delivery, Kind, Rejected, Retry, Throttled
@@ -557,9 +558,15 @@ async def test_lines_and_events_are_registered_again_without_harm_and_taken_away
             assert told.ok, told.detail
         assert {number: line["NAME"] for number, line in d.box.data.lines.items()} == {"+375171112233": "Sales", "+375171112244": "+375171112244"}
         handler = "https://vochid.example/bitrix24/events"
-        assert d.box.data.handlers == [("ONEXTERNALCALLSTART", handler), ("ONEXTERNALCALLBACKSTART", handler)]
+        assert d.box.data.handlers == [(event, handler) for event in EVENTS]
+        assert {"ONEXTERNALCALLSTART", "ONCRMCONTACTUPDATE", "ONCRMCOMPANYADD", "ONCRMDEALDELETE", "ONTASKADD"} <= set(EVENTS)
         assert (await d.adapter.unregister(d.connection(), registration)).ok
         assert (d.box.data.lines, d.box.data.handlers) == ({}, [])
+        d.box.scopes.discard("task")  # then the portal knows no events of tasks
+        told = await d.adapter.register(d.connection(), registration)
+        assert (told.ok, told.detail) == (True, "2 lines, 11 events")
+        assert [event for event, _ in d.box.data.handlers] == [event for event in EVENTS if event not in TASK_EVENTS]
+        assert (await d.adapter.unregister(d.connection(), registration)).ok
 
 
 async def test_a_webhook_cannot_register_lines_and_says_why() -> None:
