@@ -106,7 +106,8 @@ def test_the_sync_block_shows_how_far_it_is_and_what_failed() -> None:
             {"state": "done", "direction": "from", "total": 7, "done": 7, "failed": 0, "error": None, "created_at": "2026-11-20T10:00:00Z"},
         ],
         "errors": errors, "errors_total": 9, "counts": {"total_mappings": 40, "last_sync_time": None}, "records": {"waiting": 5, "sending": 1, "dead": 1},
-        "problem": "", "csrf": "t", "zone": "Europe/Minsk", "visit": SimpleNamespace(may=lambda _: True), "pairs": [], "portal": "https://lab.example", "records_root": "/e/0367/records",
+        "problem": "", "csrf": "t", "zone": "Europe/Minsk", "language": "ru", "visit": SimpleNamespace(may=lambda _: True), "pairs": [],
+        "portal": "https://lab.example", "records_root": "/e/0367/records",
         "plurals": {"user": "users", "company": "companies", "object": "objects", "contract": "contracts"},
     }  # fmt: skip
     page = Views().render("integrations/sync.html", "ru", context)
