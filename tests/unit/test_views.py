@@ -121,7 +121,10 @@ def test_the_sync_block_shows_how_far_it_is_and_what_failed() -> None:
     assert "Всего ошибок: 9" in page
     assert "/sync/errors/7/retry" in page
     assert HOSTILE not in page
-    ended = Views().render("integrations/sync.html", "en", {**context, "jobs": [], "errors": [], "visit": SimpleNamespace(may=lambda _: False)})
+    waits = Views().render("integrations/sync.html", "en", {**context, "jobs": []})
+    assert 'hx-trigger="every 5s"' in waits
+    over = {"jobs": [], "errors": [], "records": {"waiting": 0, "sending": 0, "dead": 0}, "visit": SimpleNamespace(may=lambda _: False)}
+    ended = Views().render("integrations/sync.html", "en", {**context, **over})
     assert "hx-trigger" not in ended
     assert "<button" not in ended
 
