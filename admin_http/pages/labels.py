@@ -128,7 +128,7 @@ HELP: dict[str, str] = {
     "long_lived_token": N_("Instead of connecting: nothing is renewed then"),
     "source_name": "",
     "pipeline_id": N_("Its number; empty: the account's main one"),
-    "allowed_prefixes": N_("One per line, like +375; empty: only the country's own"),
+    "allowed_prefixes": N_("One per line, like +375; empty: only the country's own prefix"),
     "denied_prefixes": N_("One per line; empty: none besides emergency, premium and satellite numbers"),
     "hours": N_("Not ticked: at any hour"),
     "from": N_("Like 09:00"),

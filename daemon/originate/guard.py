@@ -73,17 +73,19 @@ def check_rules(number: PhoneNumber, enterprise: Enterprise, now: datetime) -> N
         raise DialRefused(f"numbers that begin with {denied} may not be dialled", code="prefix_denied", field="phone")
     if is_expensive(number) and not _is_named(number, rules):
         raise DialRefused("premium and satellite numbers may not be dialled", code="expensive_number", field="phone")
-    allowed = rules.allowed_prefixes
-    if allowed is None and not is_own(number, enterprise.country):
-        raise DialRefused(f"only numbers of {enterprise.country} may be dialled", code="prefix_not_allowed", field="phone")
-    if allowed is not None and not number.startswith(allowed):
+    allowed = rules.allowed_prefixes if rules.allowed_prefixes is not None else (own_prefix(enterprise.country),)
+    if not number.startswith(allowed):
         raise DialRefused(f"only numbers that begin with {', '.join(allowed) or 'nothing at all'} may be dialled", code="prefix_not_allowed", field="phone")
+
+
+def own_prefix(country: str) -> str:
+    """The country's calling code with its plus."""
+    return f"+{phonenumbers.country_code_for_region(country)}"
 
 
 def is_own(number: PhoneNumber, country: str) -> bool:
     """Whether a number is the country's own. Several share a calling code: +7 is Russia and Kazakhstan, +1 reaches the Caribbean."""
-    parsed = phonenumbers.parse(number)
-    return parsed.country_code == phonenumbers.country_code_for_region(country) and phonenumbers.region_code_for_number(parsed) == country
+    return number.startswith(own_prefix(country)) and phonenumbers.region_code_for_number(phonenumbers.parse(number)) == country
 
 
 def range_abroad(number: PhoneNumber, country: str) -> str | None:
