@@ -23,6 +23,7 @@ RENEW_S = 2.0
 SAFETY_S = 1.5  # let go this long before the database would
 PATIENCE_S = 4.0  # what is free for so long is taken by anybody, whoever's part it is
 DROP_DEADLINE_S = 5.0
+ASTRAY_S = 5.0  # a lease that the database renews for this process, which knows nothing of it: the answer to its taking was lost on the way
 
 log = structlog.get_logger()
 PbxKey = tuple[str, str]
@@ -61,6 +62,7 @@ class Leases:
         self._read_by: dict[str, set[PbxKey]] = {}
         self._elsewhere: dict[str, set[str]] = {}
         self._epochs: dict[PbxKey, int] = {}
+        self._astray: dict[PbxKey, float] = {}  # since when
         self._renewed_at = time.monotonic()
         self._soon = asyncio.Event()
         self._beating = asyncio.Lock()
@@ -93,7 +95,10 @@ class Leases:
     async def take_part(self, keys: Collection[PbxKey]) -> dict[PbxKey, int]:
         """Takes what is free of these, this process' fair part of them at most; gives the epochs of what it got. Nothing can be written with them
         before `begin`. All keys that are wanted must be named each time."""
-        return await self._take(keys, fair=True)
+        taken = await self._take(keys, fair=True)
+        if taken:  # from a daemon that died, perhaps: as long as it is counted here, its part would be given away again
+            await self.beat()
+        return taken
 
     def begin(self, key: PbxKey, epoch: int) -> None:
         """From here on this PBX is written with this epoch: what was known of it under another one is gone."""
@@ -163,10 +168,20 @@ class Leases:
             log.error("lease lost", enterprise=key[0], pbx=key[1])
             metrics.LEASES_LOST.inc()
             del self._epochs[key]
+        await self._give_back_astray(renewed.keys() - self._epochs.keys())
         metrics.NODES.set(len(self.nodes))
         metrics.LEASES.set(len(self._epochs))
         for listener in (*self.on_beat, *(self.on_lost if lost else ())):
             listener()
+
+    async def _give_back_astray(self, unknown: Collection[PbxKey]) -> None:
+        """Nobody reads these PBXs, and as long as they are renewed nobody will. What was taken a moment ago is begun meanwhile."""
+        now = time.monotonic()
+        self._astray = {key: self._astray.get(key, now) for key in unknown}
+        for key in [key for key, since in self._astray.items() if now - since >= ASTRAY_S]:
+            log.warning("lease given back that was taken without knowing", enterprise=key[0], pbx=key[1])
+            del self._astray[key]
+            await self._db.fetch("select drop_lease($1, $2, $3)", self.owner, *key)
 
     async def reader(self, key: PbxKey) -> str | None:
         """The other process that reads a PBX at this moment; None when there is none."""

@@ -78,6 +78,30 @@ async def test_daemons_share_the_pbxs_and_the_living_inherit_from_the_dead(db: D
     assert [node.owner for node in three.nodes] == ["three-1"], "who left does not come back by a beat that was late"
 
 
+async def test_who_inherits_counts_the_dead_no_more_and_gives_none_of_it_away(db: Database, database_url: str) -> None:
+    one, two = daemon_called(db, "one-1"), daemon_called(db, "two-1")
+    await one.beat()
+    for key, epoch in (await one.take_part(PBXS)).items():
+        one.begin(key, epoch)
+    await two.beat()
+    await expire(database_url, "one-1")
+    assert len(await two.take_part(PBXS)) == 10
+    assert [node.owner for node in two.nodes] == ["two-1"]
+
+
+async def test_leases_whose_taking_was_never_heard_of_are_given_back_and_taken_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = daemon_called(db, "one-1")
+    for key, epoch in (await one.take_part(PBXS[:3])).items():
+        one.begin(key, epoch)
+    await one.take_part(PBXS)  # the database did it, the answer did not arrive
+    await one.beat()
+    assert await one.take_part(PBXS) == {}
+    monkeypatch.setattr("daemon.store.leases.ASTRAY_S", 0.0)
+    await one.beat()
+    assert sorted(await one.take_part(PBXS)) == PBXS[3:]
+    assert one.held == set(PBXS[:3]), "those that it knew of stay"
+
+
 async def test_nobody_takes_more_than_its_part_unless_nobody_else_does(db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases_module, "PATIENCE_S", 400.0)
     one, two = daemon_called(db, "one-1"), daemon_called(db, "two-1")
