@@ -21,8 +21,8 @@ from lab.patient import EVERYTHING
 from lab.run import DaemonProcess, short_directory
 
 expect.set_options(timeout=30_000)  # of what does not come at all; what comes is not waited for
-# Toasts and the cards of calls that ended go by themselves after some seconds: here they stay until they were looked at.
-LASTING = "{ const soon = setTimeout; window.setTimeout = (what, ms, ...more) => soon(what, ms >= 4000 && ms < 15000 ? 600000 : ms, ...more); }"
+# Toasts (app.js) and the cards of calls that ended (board.js) go by themselves after so many ms: here they stay until they were looked at.
+LASTING = "{ const soon = setTimeout; window.setTimeout = (what, ms, ...more) => soon(what, [4500, 9000, 6000].includes(ms) ? 600000 : ms, ...more); }"
 PASSWORD = "верный конь батарея"
 SHOTS = Path(os.environ.get("VOCHID_TEST_SHOTS") or Path(__file__).parent.parent.parent / "build" / "screenshots")
 
