@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, eq=False)
 class Watched:
-    """One open request, where it stands, and what is known of its call. `sending`: the job that waits for the PBX's answer."""
+    """One open request, where it stands, and what is known of its call. `sending`: the job that waits for the PBX's answer, begun at `sent_at`."""
 
     request: OriginateRequest
     state: State
@@ -56,6 +56,7 @@ class Watched:
     call_ended: bool = False
     settled_at: float | None = None
     sending: asyncio.Task[None] | None = None
+    sent_at: float = 0.0
     writing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)  # states are stored in the order in which they came
 
     @property
@@ -116,6 +117,7 @@ class Follower:
         async def run() -> None:
             await work
 
+        watched.sent_at = time.time()
         watched.sending = self._supervisor.job(f"send {watched.request.id}", run())
         return watched.sending
 
@@ -180,7 +182,7 @@ class Follower:
             return
         up = {uniqueid: item.get("ChannelState") for item in shown.items if (uniqueid := item.get("Uniqueid"))}
         for request, _ in rows:
-            self._take_snapshot(self.watch(request), up)
+            self._take_snapshot(self.watch(request), up, link.status.since)
 
     async def _take_call(self, watched: Watched, call_id: str) -> None:
         try:
@@ -188,14 +190,15 @@ class Follower:
         except NotFound:
             return
 
-    def _take_snapshot(self, watched: Watched, up: dict[str, str | None]) -> None:
-        """`up`: channel state by Uniqueid. What is being sent at this moment may not be there yet."""
+    def _take_snapshot(self, watched: Watched, up: dict[str, str | None], since: float) -> None:
+        """`up`: channel state by Uniqueid, of a link that is up since then. What is being sent at this moment may not be there yet, nor what was
+        sent over this very link: its news will come."""
         if watched.sending is not None and not watched.sending.done():
             return
         ours = watched.request.channel_id, watched.request.other_channel_id
         if any(channel in up for channel in ours):
             self.move(watched, Progress(State.MANAGER_ANSWERED if up.get(ours[0]) == "6" else State.SENT))
-        elif watched.call_id is None:
+        elif watched.call_id is None and watched.sent_at < since:
             self.move(watched, _GONE)
 
     # -- housekeeping --------------------------------------------------------------------------------------------------------------

@@ -183,6 +183,7 @@ async def test_a_trace_is_recorded_and_masked(house: House, tmp_path: Path) -> N
         recording = await asyncio.create_subprocess_exec(
             *house.daemon.program, "trace", "record", "--enterprise", NUMBER, str(file), *(["--mask"] if mask else []),
             env={**os.environ, **house.daemon.environment}, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell lets what it runs in the background ignore it
         )  # fmt: skip
         await logged_in(house, logins + 1)
         await house.play("cyrillic-name")

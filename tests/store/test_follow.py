@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from daemon.ami.link import Link, LinkTarget
+from daemon.ami.actions import Action
+from daemon.ami.link import Link, LinkState, LinkStatus, LinkTarget
+from daemon.ami.session import Answer
 from daemon.ami.wire import Frame
 from daemon.model.call import Call, Direction, Leg, LegKind, Result
 from daemon.model.signal import CallChange
@@ -102,6 +104,29 @@ async def test_a_failure_without_a_channel_is_recorded_as_a_call_and_one_with_a_
     assert [request for request, _ in bench.recorded] == [bare.request.id]
     found = await bench.until(heard, lambda found: found.state == State.FAILED and found.call_id is not None)
     assert found.code == "manager_unreachable"
+
+
+async def test_a_look_at_the_pbx_after_it_came_back_judges_what_was_sent_before_and_not_what_was_sent_since(bench: Bench) -> None:
+    before, since = await bench.request(), await bench.request()
+
+    async def taken() -> None: ...
+
+    async def nothing_lives(_: Action) -> Answer:
+        return Answer(Frame(b"Response: Success\r\nActionID: 1"))
+
+    assert bench.link is not None
+    bench.link.request = nothing_lives  # type: ignore[method-assign, assignment]
+    await bench.follower.send(before, taken())
+    bench.link.status = LinkStatus(LinkState.READY, since=before.sent_at + 0.001)
+    await asyncio.sleep(0.002)
+    await bench.follower.send(since, taken())
+    for watched in (before, since):
+        bench.follower.move(watched, Progress(State.SENT))
+        await bench.until(watched, lambda found: found.state == State.SENT)
+    bench.follower.link_up(before.key)
+    found = await bench.until(before, lambda found: found.state == State.UNKNOWN)
+    assert found.code == "not_seen"
+    assert since.state is State.SENT, "its channel may not be there yet"
 
 
 async def test_an_answer_for_somebody_else_changes_nothing(bench: Bench) -> None:
