@@ -168,11 +168,11 @@ class Leases:
             log.error("lease lost", enterprise=key[0], pbx=key[1])
             metrics.LEASES_LOST.inc()
             del self._epochs[key]
-        await self._give_back_astray(renewed.keys() - self._epochs.keys())
         metrics.NODES.set(len(self.nodes))
         metrics.LEASES.set(len(self._epochs))
         for listener in (*self.on_beat, *(self.on_lost if lost else ())):
             listener()
+        await self._give_back_astray(renewed.keys() - self._epochs.keys())
 
     async def _give_back_astray(self, unknown: Collection[PbxKey]) -> None:
         """Nobody reads these PBXs, and as long as they are renewed nobody will. What was taken a moment ago is begun meanwhile."""
