@@ -37,9 +37,8 @@ async def register(connection: Connection, registration: Registration) -> Regist
         Command(f"gone{index}", "telephony.externalLine.delete", {"NUMBER": number}) for index, number in enumerate(known.keys() - registration.lines.keys())
     ]
     commands += [Command(event.lower(), "event.bind", {"event": event, "handler": handler}) for event in EVENTS]
-    without: set[str] = set()
-    done = await _all(portal, commands, "", without)
-    return replace(done, detail=f"{len(registration.lines)} lines, {len(EVENTS) - len(without)} events") if done.ok else done
+    done, refused = await _all(portal, commands)
+    return replace(done, detail=f"{len(registration.lines)} lines, {len(EVENTS) - refused} events") if done.ok else done
 
 
 async def unregister(connection: Connection, registration: Registration) -> Registered:
@@ -50,7 +49,7 @@ async def unregister(connection: Connection, registration: Registration) -> Regi
         return _refused(numbers)
     commands = [Command(f"gone{index}", "telephony.externalLine.delete", {"NUMBER": number}) for index, number in enumerate(numbers)]
     commands += [Command(event.lower(), "event.unbind", {"event": event, "handler": handler}) for event in EVENTS]
-    return await _all(portal, commands, "")
+    return (await _all(portal, commands))[0]
 
 
 async def lines(connection: Connection) -> Mapping[str, str]:
@@ -77,7 +76,7 @@ async def set_extensions(connection: Connection, extensions: Mapping[str, str]) 
     given = [(user, extension) for user, extension in extensions.items() if user in held and held[user] != extension]
     commands = [Command(f"clear{user}", "user.update", {"ID": user, "UF_PHONE_INNER": ""}) for user in cleared]
     commands += [Command(f"give{user}", "user.update", {"ID": user, "UF_PHONE_INNER": extension}) for user, extension in given]
-    done = await _all(portal, commands, "")
+    done, _ = await _all(portal, commands)
     if not done.ok:
         raise LookupFailed(done.detail, outage=done.is_unclear)
 
@@ -125,17 +124,20 @@ def _user(user: Mapping[str, Any]) -> CrmUser:
 # -- answers -------------------------------------------------------------------------------------------------------------
 
 
-async def _all(portal: Portal, commands: Sequence[Command], done: str, without: set[str] | None = None) -> Registered:
-    """Runs the commands; what is there already counts as done. Commands about events of tasks may be refused: `without` gets their names."""
+async def _all(portal: Portal, commands: Sequence[Command]) -> tuple[Registered, int]:
+    """Runs the commands; what is there already counts as done. Gives how many events of tasks the portal refused besides: it goes without them."""
     wrong: list[str] = []
+    refused = 0
     for first in range(0, len(commands), MAX_BATCH):
         answers = await portal.run(commands[first : first + MAX_BATCH], SYNC)
         if not isinstance(answers, Mapping):
-            return _refused(answers)
-        refused = {name: answer for name, answer in answers.items() if not _is_done(answer)}
-        (without if without is not None else set()).update(name for name in refused if name.upper() in TASK_EVENTS)
-        wrong += [f"{name}: {answer.reason}" for name, answer in refused.items() if name.upper() not in TASK_EVENTS]  # type: ignore[union-attr]
-    return Registered(not wrong, "; ".join(wrong[:10]) or done)
+            return _refused(answers), refused
+        for name, answer in answers.items():
+            if isinstance(answer, Rejected) and name.upper() in TASK_EVENTS and not _is_done(answer):
+                refused += 1
+            elif not _is_done(answer):
+                wrong.append(f"{name}: {answer.reason}")  # type: ignore[union-attr]
+    return Registered(not wrong, "; ".join(wrong[:10])), refused
 
 
 def _is_done(answer: Answer) -> bool:
